@@ -1,0 +1,9 @@
+from .activations import HardSigmoid as HardSigmoid
+from .activations import HardSwish as HardSwish
+from .composite import CompositeLayer as CompositeLayer
+from .depthwise_separable import DepthwiseSeparableConv as DepthwiseSeparableConv
+from .divisible import make_divisible as make_divisible
+from .flatten import inline as inline
+from .inverted_residual import InvertedResidual as InvertedResidual
+from .normalization import BatchNormalization as BatchNormalization
+from .squeeze_excite import SqueezeExcite as SqueezeExcite

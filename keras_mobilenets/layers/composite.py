@@ -1,0 +1,163 @@
+"""What the layers with parts have in common."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+
+from keras_mobilenets.layers.activations import Activation, activation_layer
+from keras_mobilenets.layers.normalization import BatchNormalization
+
+
+class CompositeLayer(keras.layers.Layer):
+    """A layer made of named sub-layers, which `inline` sees through.
+
+    The sub-layers are made in `build`, once the number of input channels is known, and are named after their parent,
+    so that a flat view of a whole model has unique, telling names.
+
+    Args:
+        activation: name or function; "relu", "relu6", "hard_swish" and "hard_sigmoid" become layers of their own,
+            which quantization knows; None is linear.
+        normalization: "batch", or None for convolutions with a bias instead.
+        momentum: of the moving averages of batch normalization, in [0, 1).
+        epsilon: added to the variance in batch normalization, > 0.
+        normalization_suffix: how the batch normalization of a convolution `x` is named: `x_{suffix}`.
+        kernel_initializer, depthwise_initializer: as in `keras.layers.SeparableConv2D`.
+        kernel_regularizer, depthwise_regularizer: likewise. The papers put little or no weight decay on depthwise
+            kernels: they have few weights (arXiv:1704.04861, section 3.2).
+        **kwargs: of `keras.layers.Layer`: name, dtype, trainable.
+
+    Raises:
+        ValueError: an argument is out of its range, or Keras is set to channels_first.
+    """
+
+    def __init__(
+        self,
+        *,
+        activation: Activation = "relu6",
+        normalization: str | None = "batch",
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        normalization_suffix: str = "bn",
+        kernel_initializer: Any = "glorot_uniform",
+        depthwise_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        depthwise_regularizer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if keras.config.image_data_format() != "channels_last":
+            raise ValueError(
+                f"{type(self).__name__} computes in channels_last only, the layout of every mobile runtime. "
+                "Call keras.config.set_image_data_format('channels_last') first."
+            )
+        if normalization not in ("batch", None):
+            raise ValueError(f"`normalization` must be 'batch' or None. Received: normalization={normalization!r}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        if not epsilon > 0:
+            raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
+        if not isinstance(activation, str):  # a function comes back from a config as a dictionary
+            activation = keras.activations.get(activation) if activation is not None else None
+        self.activation = activation
+        self.normalization = normalization
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.normalization_suffix = normalization_suffix
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.depthwise_initializer = keras.initializers.get(depthwise_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.depthwise_regularizer = keras.regularizers.get(depthwise_regularizer)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        activation_layer(activation, self.name)  # an unknown name fails here, not at the first call
+
+    def get_config(self) -> dict[str, Any]:
+        serialize_activation = callable(self.activation)
+        return {
+            **super().get_config(),
+            "activation": keras.activations.serialize(self.activation) if serialize_activation else self.activation,
+            "normalization": self.normalization,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "normalization_suffix": self.normalization_suffix,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "depthwise_initializer": keras.initializers.serialize(self.depthwise_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "depthwise_regularizer": keras.regularizers.serialize(self.depthwise_regularizer),
+        }
+
+    def pointwise(self, filters: int, name: str, activation: Activation = None) -> list[keras.layers.Layer]:
+        """A 1x1 convolution with its normalization and activation."""
+        convolution = keras.layers.Conv2D(
+            filters,
+            1,
+            padding="same",
+            use_bias=self.normalization is None,
+            kernel_initializer=self._fresh(self.kernel_initializer),
+            kernel_regularizer=self.kernel_regularizer,
+            name=name,
+            dtype=self.dtype_policy,
+        )
+        return [convolution, *self._normalized(name, activation)]
+
+    def depthwise(self, name: str, activation: Activation, *, bare: bool = False, **kwargs: Any) -> list:
+        """A depthwise convolution with its normalization and activation; `bare`: with nothing behind it, no bias."""
+        convolution = keras.layers.DepthwiseConv2D(
+            padding="same",
+            use_bias=self.normalization is None and not bare,
+            depthwise_initializer=self._fresh(self.depthwise_initializer),
+            depthwise_regularizer=self.depthwise_regularizer,
+            name=name,
+            dtype=self.dtype_policy,
+            **kwargs,
+        )
+        return [convolution] if bare else [convolution, *self._normalized(name, activation)]
+
+    def _normalized(self, name: str, activation: Activation) -> list[keras.layers.Layer]:
+        layers = []
+        if self.normalization is not None:
+            batch_norm = BatchNormalization(
+                momentum=self.momentum,
+                epsilon=self.epsilon,
+                name=f"{name}_{self.normalization_suffix}",
+                dtype=self.dtype_policy,
+            )
+            layers.append(batch_norm)
+        activated = activation_layer(activation, name, self.dtype_policy)
+        return layers if activated is None else [*layers, activated]
+
+    @staticmethod
+    def _fresh(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:
+        """A new instance: the same instance gives the same numbers each time that it is called."""
+        return keras.initializers.get(keras.initializers.serialize(initializer))
+
+
+def run(layers: list[keras.layers.Layer], x: Any, training: bool | None) -> Any:
+    """Applies layers in sequence, with `training` for those that behave differently in it."""
+    for layer in layers:
+        x = layer(x, training=training) if takes_training(layer) else layer(x)
+    return x
+
+
+def takes_training(layer: keras.layers.Layer) -> bool:
+    """Whether a layer's `call` has an argument `training`."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def build_chain(layers: list[keras.layers.Layer], input_shape: tuple) -> tuple:
+    """Builds layers that follow each other, and returns the shape that leaves the last."""
+    for layer in layers:
+        if not layer.built:
+            layer.build(input_shape)
+        input_shape = layer.compute_output_shape(input_shape)
+    return tuple(input_shape)
+
+
+def known_channels(layer: keras.layers.Layer, input_shape: tuple) -> int:
+    """The number of input channels, which a layer with kernels must know to be built."""
+    channels = input_shape[-1]
+    if channels is None:
+        raise ValueError(f"{layer.name}: the number of input channels must be known. Received: {input_shape}")
+    return int(channels)
