@@ -1,0 +1,38 @@
+"""What all tests share: seeds, the folder with real images and weights, and small models that are built once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: the workers are the parallelism
+    for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+import keras
+import numpy as np
+import pytest
+
+TESTDATA = "KERAS_MOBILENETS_TESTDATA"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state, alone or in any order."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def testdata() -> Path:
+    """The folder with real photographs, weights and published files; tests that need it are skipped without it."""
+    folder = os.environ.get(TESTDATA)
+    if not folder:
+        pytest.skip(f"needs real images and weights: set {TESTDATA} to their folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def rng() -> np.random.Generator:
+    """Seeded random numbers for inputs whose values do not matter."""
+    return np.random.default_rng(0)

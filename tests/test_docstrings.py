@@ -1,0 +1,29 @@
+"""The examples in the docstrings run and print what they say."""
+
+import doctest
+import importlib
+import pkgutil
+
+import keras
+import keras_mobilenets
+import numpy as np
+import pytest
+
+
+def modules():
+    for module in pkgutil.walk_packages(keras_mobilenets.__path__, "keras_mobilenets."):
+        if not module.name.endswith("__main__"):
+            yield module.name
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # examples may write files
+    module = importlib.import_module(name)
+    public = {name: getattr(keras_mobilenets, name) for name in keras_mobilenets.__all__}
+    names = {"np": np, "keras": keras, **public, **vars(module)}
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS, verbose=False)
+    report: list[str] = []
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module, name, globs=names):
+        runner.run(test, out=report.append)
+    assert runner.failures == 0, "".join(report)

@@ -1,0 +1,133 @@
+"""The house rules, held by a test: style, types, direction of imports, light imports, the public API."""
+
+import ast
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras_mobilenets
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "keras_mobilenets"
+GOLDEN_API = Path(__file__).parent / "goldens" / "public_api.txt"
+
+# Imports run downwards only; a part may import those named here, `utils`, and itself.
+MAY_IMPORT = {
+    "utils": set(),
+    "layers": set(),
+    "applications": {"layers"},
+    "quantization": {"layers", "applications"},
+    "export": {"layers", "applications", "quantization"},
+    "data": {"layers", "applications"},
+    "training": {"layers", "applications"},
+    "analysis": {"layers", "applications"},
+    "cli": {"layers", "applications", "quantization", "export", "data", "training", "analysis"},
+}
+
+
+def command(*arguments, **environment):
+    environment = {**os.environ, **environment}
+    return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [("check", "."), ("format", "--check", ".")], ids=lambda a: a[0])
+def test_ruff(arguments):
+    run = command(sys.executable, "-m", "ruff", *arguments)
+    assert run.returncode == 0, run.stdout
+
+
+def test_types():
+    run = command(sys.executable, "-m", "mypy")
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downwards(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write the import in full"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            assert not name.startswith("keras.src"), f"{path}:{node.lineno}: public Keras API only"
+            root, *rest = name.split(".")
+            if root == "keras_mobilenets" and part != "__init__" and rest:
+                allowed = {part, "utils", "__version__", *MAY_IMPORT[part]}
+                assert rest[0] in allowed, f"{path}:{node.lineno}: {part} must not import {rest[0]}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path):
+    source = path.read_text()
+    assert source.count("\n") <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node, clean=False) or ""
+            statements = node.end_lineno - node.body[0].lineno + 1 - docstring.count("\n") - bool(docstring)
+            assert statements <= 50, f"{path}:{node.lineno} {node.name}: {statements} lines"
+
+
+HEAVY = ["tensorflow", "keras", "jax", "tensorflow_datasets", "tensorflow_model_optimization", "matplotlib", "sklearn"]
+
+
+@pytest.mark.parametrize(
+    "module", ["keras_mobilenets", "keras_mobilenets.cli", "keras_mobilenets.applications.variants"]
+)
+def test_light_imports(module):
+    code = f"import sys, {module}; print(sorted(set({HEAVY}) & set(sys.modules)))"
+    run = command(sys.executable, "-c", code)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
+def test_works_where_optional_packages_cannot_be_imported():
+    absent = [
+        "tensorflow_datasets",
+        "tensorflow_model_optimization",
+        "tf_keras",
+        "matplotlib",
+        "sklearn",
+        "jax",
+        "torch",
+    ]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "import keras_mobilenets as km\n"
+        "model = km.MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=2)\n"
+        "print(len([getattr(km, name) for name in km.__all__]), model(km.layers.inline(model).input).shape)"
+    )
+    run = command(sys.executable, "-c", code, KERAS_BACKEND="tensorflow")
+    assert run.stdout.strip() == f"{len(keras_mobilenets.__all__)} (None, 2)", run.stderr[-2000:]
+
+
+def public_api():
+    """Every public name with its stub's module: `keras_mobilenets.layers.inline`."""
+    yield from (f"keras_mobilenets.{name}" for name in keras_mobilenets.__all__)
+    for part in pkgutil.iter_modules(keras_mobilenets.__path__):
+        if part.ispkg:
+            module = importlib.import_module(f"keras_mobilenets.{part.name}")
+            yield from (f"{module.__name__}.{name}" for name in getattr(module, "__all__", []))
+
+
+def test_public_api_is_the_golden_list():
+    """To change the public API, run `python tests/test_repository.py` and say so in CHANGELOG.md."""
+    assert sorted(public_api()) == GOLDEN_API.read_text().splitlines()
+
+
+def test_every_public_name_can_be_imported_and_has_a_docstring():
+    for name in public_api():
+        module, _, attribute = name.rpartition(".")
+        value = getattr(importlib.import_module(module), attribute)
+        if callable(value):
+            assert value.__doc__, name
+
+
+if __name__ == "__main__":
+    GOLDEN_API.parent.mkdir(exist_ok=True)
+    GOLDEN_API.write_text("\n".join(sorted(public_api())) + "\n")
