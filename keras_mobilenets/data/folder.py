@@ -1,0 +1,195 @@
+"""An image folder with one sub-folder per class: which pictures are whole, and which of them are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .images import BrokenImage, check_image
+
+VALIDATION_NAMES = ("val", "validation", "valid", "test")  # of these, the first that is there
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """One split of an image folder.
+
+    Attributes:
+        paths: the files, in a fixed order.
+        labels: int64 array, the index of each file's class.
+        plain: bool array, whether TensorFlow's own decoders read the file as Pillow does.
+    """
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    plain: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: np.ndarray) -> Photos:
+        """The chosen files, in the order of `indices`."""
+        return Photos(tuple(self.paths[i] for i in indices), self.labels[indices], self.plain[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """What a folder of classes holds.
+
+    Attributes:
+        class_names: names of the sub-folders, sorted; a label is an index into them.
+        train: the pictures to train on.
+        val: the held-out pictures.
+        broken: why each file was left out, one line per file that begins with its path.
+    """
+
+    class_names: tuple[str, ...]
+    train: Photos
+    val: Photos
+    broken: tuple[str, ...]
+
+
+def scan_folder(
+    folder: str | os.PathLike[str],
+    *,
+    validation_split: float = 0.2,
+    seed: int = 0,
+    on_error: str = "skip",
+    class_names: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageFolder:
+    """Lists the pictures of a folder that has one sub-folder per class, and opens each of them once.
+
+    If the folder holds `train` and `val` (or `validation`, `valid`, `test`), these are the splits; else a share of
+    each class is drawn with `seed`. Labels follow the sorted names of the sub-folders. Hidden files are passed over.
+
+    Args:
+        folder: the folder.
+        validation_split: share of each class that is held out, if the folder has no split of its own.
+        seed: of that draw.
+        on_error: `"skip"` leaves broken files out and lists them; `"raise"` refuses the folder.
+        class_names: the classes of a trained model, which the sub-folders must be among; for evaluation.
+        progress: called with (files opened, files in all).
+
+    Returns:
+        An `ImageFolder`.
+
+    Raises:
+        ValueError: no such folder, no pictures, fewer than two classes, a class without a picture, or a broken
+            file under `on_error="raise"`.
+
+    Example:
+
+    >>> flowers = scan_folder("flowers", validation_split=0.25)  # doctest: +SKIP
+    """
+    _check_arguments(folder, validation_split, on_error)
+    root = Path(folder)
+    train_root = root / "train" if (root / "train").is_dir() else root
+    val_root = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
+    if train_root == root:
+        val_root = None
+    names = tuple(class_names) if class_names else _class_names(train_root)
+    broken: list[str] = []
+    train = _read_split(train_root, names, broken, on_error, progress)
+    _check_counts(train_root, train, names, broken, partial=class_names is not None)
+    if val_root is None:
+        train, val = _draw(train, validation_split, seed)
+    else:
+        val = _read_split(val_root, names, broken, on_error, progress)
+    if not len(val):
+        raise ValueError(f"No picture is left to hold out in {val_root or root}")
+    return ImageFolder(names, train, val, tuple(broken))
+
+
+def _check_arguments(folder: str | os.PathLike[str], validation_split: float, on_error: str) -> None:
+    if not os.path.isdir(folder):
+        raise ValueError(f"There is no folder {os.fspath(folder)}")
+    if not 0 < validation_split < 1:
+        raise ValueError(f"`validation_split` must be between 0 and 1. Received: validation_split={validation_split}")
+    if on_error not in {"skip", "raise"}:
+        raise ValueError(f'`on_error` must be "skip" or "raise". Received: on_error={on_error!r}')
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    names = tuple(sorted(_sub_folders(root)))
+    if len(names) >= 2:
+        return names
+    files = sum(path.is_file() for path in root.iterdir())
+    if not names and not files:
+        raise ValueError(f"The folder is empty: {root}")
+    found = f"found only one, {names[0]!r}" if names else f"found none, but {files} files"
+    raise ValueError(f"{root} must hold one sub-folder of pictures per class, at least two; {found}")
+
+
+def _sub_folders(root: Path) -> list[str]:
+    return [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
+def _read_split(
+    root: Path,
+    names: tuple[str, ...],
+    broken: list[str],
+    on_error: str,
+    progress: Callable[[int, int], None] | None,
+) -> Photos:
+    """Opens every file below the class folders of `root`; adds a line to `broken` for each that does not read."""
+    strange = sorted(set(_sub_folders(root)) - set(names))
+    if strange:
+        raise ValueError(f"{root} holds folders that are no class of the training data: {', '.join(strange)}")
+    files = [(str(path), label) for label, name in enumerate(names) for path in _files(root / name)]
+    kept: list[tuple[str, int, bool]] = []
+    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:  # Pillow decodes without holding the GIL
+        for done, ((path, label), verdict) in enumerate(zip(files, pool.map(_verdict, files), strict=True), 1):
+            if isinstance(verdict, str):
+                broken.append(verdict)
+            else:
+                kept.append((path, label, verdict))
+            if progress:
+                progress(done, len(files))
+    if broken and on_error == "raise":
+        raise ValueError(_count_broken(broken))
+    paths, labels, plain = zip(*kept, strict=True) if kept else ((), (), ())
+    return Photos(tuple(paths), np.array(labels, np.int64), np.array(plain, bool))
+
+
+def _files(folder: Path) -> list[Path]:
+    below = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def _verdict(file: tuple[str, int]) -> bool | str:
+    try:
+        return check_image(file[0])
+    except BrokenImage as error:
+        return str(error)
+
+
+def _count_broken(broken: Sequence[str]) -> str:
+    more = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
+    return f"{len(broken)} files are not whole pictures:\n  " + "\n  ".join(broken[:10]) + more
+
+
+def _check_counts(root: Path, photos: Photos, names: tuple[str, ...], broken: list[str], partial: bool) -> None:
+    hint = f". {_count_broken(broken)}" if broken else ""
+    if not len(photos):
+        raise ValueError(f"{root} holds no readable picture{hint}")
+    counts = np.bincount(photos.labels, minlength=len(names))
+    empty = [name for name, count in zip(names, counts, strict=True) if not count]
+    if empty and not partial:
+        raise ValueError(f"{root} holds no readable picture of the class {' or '.join(map(repr, empty))}{hint}")
+
+
+def _draw(photos: Photos, validation_split: float, seed: int) -> tuple[Photos, Photos]:
+    """Holds out a share of each class, at least one picture of a class that has two."""
+    random = np.random.default_rng(seed)
+    held_out = np.zeros(len(photos), bool)
+    for label in np.unique(photos.labels):
+        indices = random.permutation(np.flatnonzero(photos.labels == label))
+        count = min(max(round(len(indices) * validation_split), 1), len(indices) - 1)
+        held_out[indices[:count]] = True
+    return photos.take(np.flatnonzero(~held_out)), photos.take(np.flatnonzero(held_out))

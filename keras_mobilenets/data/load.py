@@ -1,0 +1,145 @@
+"""`load`: any data that this package trains on, by one name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from . import pipeline
+from .folder import scan_folder
+from .names import BUNDLED, is_folder
+from .sources import Source, folder_source, tfds_sources
+
+AUGMENTATIONS = ("auto", "none", "crop", "crop_flip")
+# What is written is no longer itself in a mirror. All others are flipped, as photographs are.
+UNFLIPPED = ("digits", "mnist", "svhn", "omniglot", "cmaterdb")
+SEED_STRIDE = 1_000_003  # epochs of neighbouring seeds never meet
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """Pictures with one class each, ready to train on and to evaluate with. Made by `load`.
+
+    Attributes:
+        name: the data set's name, or the folder's.
+        class_names: in the order of the labels.
+        image_size: (height, width) in pixels.
+        batch_size: of the training batches, never more than there are pictures.
+        seed: of order and augmentation.
+        augment: `"none"`, `"crop"` or `"crop_flip"`.
+        train_count: pictures to train on.
+        val_count: held-out pictures.
+        broken: files that were left out, one line each.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    batch_size: int
+    seed: int
+    augment: str
+    broken: tuple[str, ...]
+    _train: Source = dataclasses.field(repr=False)
+    _val: Source = dataclasses.field(repr=False)
+
+    @property
+    def train_count(self) -> int:
+        return self._train.count
+
+    @property
+    def val_count(self) -> int:
+        return self._val.count
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch; the last pictures of an epoch that fill no batch wait for the next one."""
+        return self.train_count // self.batch_size
+
+    @property
+    def train(self) -> tf.data.Dataset:
+        """One epoch of float32 images in [0, 255] and int labels; each pass over it is shuffled and augmented anew."""
+        return self._batches(tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).take(1))
+
+    def train_from(self, epoch: int) -> tf.data.Dataset:
+        """An endless stream of training batches that begins with `epoch` (from 0), for a run that goes on.
+
+        An epoch depends on its number and the seed alone. Give `steps_per_epoch` to `fit`.
+        """
+        first = self.seed * SEED_STRIDE + epoch
+        return self._batches(tf.data.Dataset.range(first, np.iinfo(np.int64).max))
+
+    @property
+    def val(self) -> tf.data.Dataset:
+        """Batches of uint8 images, cropped as for the published accuracies, and int labels, in a fixed order."""
+        return pipeline.evaluation_batches(self._val, image_size=self.image_size, batch_size=self.batch_size)
+
+    def _batches(self, epochs: tf.data.Dataset) -> tf.data.Dataset:
+        return pipeline.training_batches(
+            self._train, epochs, image_size=self.image_size, batch_size=self.batch_size, augment=self.augment
+        )
+
+
+def load(
+    data: str | os.PathLike[str] = BUNDLED,
+    *,
+    image_size: int | tuple[int, int],
+    batch_size: int = 32,
+    seed: int = 0,
+    augment: str = "auto",
+    validation_split: float = 0.2,
+    on_error: str = "skip",
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageData:
+    """Loads pictures for training and evaluation from an image folder or from TensorFlow Datasets.
+
+    Pixels come as values in [0, 255]; scaling them is the model's or the caller's part. Labels are integers.
+
+    Args:
+        data: a folder with one sub-folder per class (see `scan_folder`), or any classification data set of
+            TensorFlow Datasets, such as `"digits"` (bundled), `"cifar10"` or `"imagenet2012"`.
+        image_size: side of a square in pixels, or (height, width).
+        batch_size: pictures in a training batch.
+        seed: of the split, the order and the augmentation.
+        augment: `"none"`, `"crop"` (random crops), `"crop_flip"` (and mirrored), or `"auto"`: all but data sets
+            of written characters are mirrored.
+        validation_split: share that is held out of data without a split of its own.
+        on_error: what happens to broken files in a folder: `"skip"` or `"raise"`.
+        data_dir: where TensorFlow Datasets keeps its data; its own default if None.
+        progress: called with (files checked, files in all) while a folder is read.
+
+    Returns:
+        An `ImageData`; `data.train` and `data.val` are `tf.data.Dataset`s.
+
+    Raises:
+        ValueError: an unknown name (the near ones are named), a folder or a data set that cannot be used.
+
+    Example:
+
+    >>> data = load("digits", image_size=32)  # doctest: +SKIP
+    >>> model.fit(data.train, validation_data=data.val, epochs=5)  # doctest: +SKIP
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be > 0. Received: batch_size={batch_size}")
+    if augment not in AUGMENTATIONS:
+        raise ValueError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}. Received: augment={augment!r}")
+    broken: tuple[str, ...] = ()
+    if is_folder(data):
+        folder = scan_folder(data, validation_split=validation_split, seed=seed, on_error=on_error, progress=progress)
+        train, val = folder_source(folder.train), folder_source(folder.val)
+        class_names, broken = folder.class_names, folder.broken
+        name = os.path.basename(os.path.abspath(data))
+    else:
+        name = os.fspath(data)
+        train, val, class_names = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
+    if augment == "auto":
+        augment = "crop" if any(word in name for word in UNFLIPPED) else "crop_flip"
+    batch_size = min(batch_size, train.count)
+    return ImageData(name, class_names, size, batch_size, seed, augment, broken, train, val)

@@ -1,0 +1,58 @@
+"""Which data a name means: an image folder or a data set of TensorFlow Datasets; told in milliseconds."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+BUNDLED = "digits"
+
+
+def known_datasets() -> list[str]:
+    """The names of the data sets that TensorFlow Datasets and this package offer, sorted.
+
+    Read off the files of the installed TensorFlow Datasets: its own `tfds.list_builders()` imports TensorFlow and
+    every one of its 400 modules first. `load` takes any name that `tfds.builder` knows, on this list or not.
+    """
+    names = {BUNDLED}
+    spec = importlib.util.find_spec("tensorflow_datasets")
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        names.update(path.stem for path in Path(root, "url_checksums").glob("*.txt"))
+        names.update(path.parent.name for path in Path(root, "datasets").glob("*/__init__.py"))
+    return sorted(names)
+
+
+def is_folder(data: str | os.PathLike[str]) -> bool:
+    """Whether `data` means an image folder (True) or the name of a data set (False).
+
+    Raises:
+        ValueError: it is neither; the message names the nearest data sets.
+    """
+    text = os.fspath(data)
+    if os.path.isdir(text):
+        return True
+    if os.path.exists(text):
+        raise ValueError(f"`data` must be a folder or the name of a data set. Received a file: {text}")
+    if re.fullmatch(r"\w+(/\w+)?(:[\d.*]+)?", text) and _is_builder(text):
+        return False
+    if isinstance(data, os.PathLike) or text.startswith((".", "~")) or os.sep in text:
+        raise ValueError(f"There is no folder {text}")
+    near = difflib.get_close_matches(text, known_datasets(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `keras-mobilenets list datasets`"
+    raise ValueError(f"`data` is neither a folder nor a data set of TensorFlow Datasets: {text!r}; {hint}")
+
+
+def _is_builder(name: str) -> bool:
+    plain = re.split("[/:]", name)[0]
+    if plain in known_datasets():
+        return True
+    import tensorflow_datasets as tfds  # a data set that its user registered or prepared, or one of a rare module
+
+    try:
+        tfds.builder(name)
+    except (tfds.core.DatasetNotFoundError, ImportError):
+        return False
+    return True

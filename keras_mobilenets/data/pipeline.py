@@ -1,0 +1,96 @@
+"""From encoded pictures to batches: shuffled, cropped, flipped and repeatable, or as an evaluation sees them."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .images import EDGE_TO_EDGE, read_image, read_pixels
+from .sources import Source
+
+AUTOTUNE = tf.data.AUTOTUNE
+PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)
+THUMBNAIL_AREA = 0.75  # thumbnails are filled by their object
+STRETCH = 4 / 3  # a crop is up to this much wider or higher than the model's proportions, as in Inception
+JPEG_MAGIC = b"\xff\xd8\xff"
+CACHE_BYTES = 512 * 2**20  # held-out pictures up to this size are decoded once
+
+
+def training_batches(
+    source: Source, epochs: tf.data.Dataset, *, image_size: tuple[int, int], batch_size: int, augment: str
+) -> tf.data.Dataset:
+    """Batches of (float32 images in [0, 255], labels), one pass over `source` for each number in `epochs`.
+
+    The order and the random crops follow from the number alone: epoch 40 is the same in a run that was interrupted.
+    """
+    whole = source.count // batch_size * batch_size
+
+    def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Of this function's graph alone: the order shall not hang on the caller's seed, and TensorFlow's `shuffle`
+        # fails on a tensor as seed if the caller's is 0.
+        tf.compat.v1.set_random_seed(1)
+        examples = source.examples.shuffle(source.shuffle_buffer, seed=epoch).take(whole)
+        return examples.enumerate().map(lambda index, example: (tf.stack([epoch, index]), *example))
+
+    def decode(seed: tf.Tensor, item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _training_image(source.read(item), plain, seed, image_size, augment), label
+
+    batches = epochs.flat_map(shuffled).map(decode, AUTOTUNE).batch(batch_size, drop_remainder=True)
+    return batches.prefetch(AUTOTUNE)
+
+
+def evaluation_batches(source: Source, *, image_size: tuple[int, int], batch_size: int) -> tf.data.Dataset:
+    """Batches of (uint8 images, labels) in a fixed order, read by `read_image` as everywhere else."""
+
+    def decode(item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.numpy_function(lambda data: read_image(data, image_size), [source.read(item)], tf.uint8)
+        return tf.ensure_shape(image, (*image_size, 3)), label
+
+    images = source.examples.map(decode, AUTOTUNE)
+    if source.count * image_size[0] * image_size[1] * 3 <= CACHE_BYTES:
+        images = images.cache()
+    return images.batch(batch_size).prefetch(AUTOTUNE)
+
+
+def _training_image(
+    data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int], augment: str
+) -> tf.Tensor:
+    if augment == "none":
+        image = tf.cast(tf.numpy_function(lambda data: read_image(data, image_size), [data], tf.uint8), tf.float32)
+        return tf.ensure_shape(image, (*image_size, 3))
+    aspect = image_size[1] / image_size[0]
+    is_jpeg = plain & (tf.strings.substr(data, 0, len(JPEG_MAGIC)) == JPEG_MAGIC)
+    image = tf.cond(is_jpeg, lambda: _cropped_jpeg(data, seed, aspect), lambda: _cropped(data, plain, seed, aspect))
+    image = tf.image.resize(image, image_size, antialias=True)
+    if augment == "crop_flip":
+        image = tf.image.stateless_random_flip_left_right(image, seed)
+    return tf.ensure_shape(image, (*image_size, 3))
+
+
+def _cropped_jpeg(data: tf.Tensor, seed: tf.Tensor, aspect: float) -> tf.Tensor:
+    """Decodes only the part that is kept; with the decoder's exact transform, to the pixels that Pillow gives."""
+    box = _random_box(tf.io.extract_jpeg_shape(data), seed, aspect)
+    return tf.io.decode_and_crop_jpeg(data, box, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _cropped(data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, aspect: float) -> tf.Tensor:
+    image = tf.cond(
+        plain,
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        lambda: tf.numpy_function(read_pixels, [data], tf.uint8),
+    )
+    image = tf.ensure_shape(image, (None, None, 3))
+    top, left, height, width = tf.unstack(_random_box(tf.shape(image), seed, aspect))
+    return image[top : top + height, left : left + width]
+
+
+def _random_box(shape: tf.Tensor, seed: tf.Tensor, aspect: float) -> tf.Tensor:
+    """(top, left, height, width) of a random part of a picture, its width / height near `aspect`."""
+    height, width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
+    least = tf.where(tf.minimum(height, width) > EDGE_TO_EDGE, PHOTO_AREA, THUMBNAIL_AREA)
+    share, stretch, down, right = tf.unstack(tf.random.stateless_uniform((4,), seed))
+    share, stretch = least + (1 - least) * share, STRETCH ** (2 * stretch - 1)
+    largest_width = tf.minimum(width, height * aspect)
+    crop_width = tf.clip_by_value(largest_width * tf.sqrt(share * stretch), 1, width)
+    crop_height = tf.clip_by_value(largest_width / aspect * tf.sqrt(share / stretch), 1, height)
+    box = [(height - crop_height) * down, (width - crop_width) * right, crop_height, crop_width]
+    return tf.cast(tf.stack(box), tf.int32)

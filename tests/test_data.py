@@ -1,0 +1,216 @@
+"""Image folders, data sets by name, and the two ways a picture is read."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mobilenets.data import BrokenImage, known_datasets, load, read_image, scan_folder
+
+
+def picture(height=40, width=60, seed=0):
+    """Smooth noise: a decoder that errs by more than rounding is seen, a JPEG does not distort it beyond use."""
+    noise = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for label, name in enumerate(("ant", "bee")):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            picture(seed=10 * label + index).save(tmp_path / name / f"{index}.jpg", quality=95)
+    return tmp_path
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_the_central_square_of_a_photograph_is_read():
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[6:94, 56:144] = 255  # 87.5 % of 100 pixels is 88 (rounded): all white if and only if the crop is right
+    data = encoded(Image.fromarray(pixels), "PNG")
+    assert read_image(data, 32).min() == 255
+    pixels[6] = 0
+    assert read_image(encoded(Image.fromarray(pixels), "PNG"), 32).min() < 255
+
+
+def test_a_thumbnail_is_not_cropped():
+    image = picture(32, 32)
+    assert np.array_equal(read_image(encoded(image, "PNG"), 32), np.asarray(image))
+
+
+def test_proportions_of_the_model_decide_the_crop():
+    assert read_image(encoded(picture(100, 200), "PNG"), (24, 48)).shape == (24, 48, 3)
+
+
+def test_orientation_depth_and_colour_are_undone():
+    image = picture(20, 30)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright: show turned by 90 degrees
+    upright = read_image(encoded(image.rotate(90, expand=True), "PNG", exif=turned), (20, 30))
+    assert np.array_equal(upright, np.asarray(image))
+    deep = Image.fromarray(np.full((8, 8), 128 * 256, np.uint16))
+    assert (read_image(encoded(deep, "PNG"), 8) == 128).all()
+    assert read_image(encoded(picture(8, 8).convert("CMYK"), "JPEG"), 8).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", encoded(picture(), "JPEG")[:400], encoded(picture(), "PNG")[:400]])
+def test_what_is_no_whole_picture_is_named(tmp_path, data):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(data)
+    with pytest.raises(BrokenImage, match=r"broken\.jpg: .+"):
+        read_image(path, 32)
+
+
+def test_folder_is_split_by_class_and_repeatably(folder):
+    first, again, other = (scan_folder(folder, validation_split=0.4, seed=seed) for seed in (1, 1, 2))
+    assert first.class_names == ("ant", "bee")
+    assert first.val.paths == again.val.paths != other.val.paths
+    assert np.bincount(first.train.labels).tolist() == [3, 3]
+    assert not set(first.train.paths) & set(first.val.paths)
+    assert all(first.class_names[label] in path for path, label in zip(first.val.paths, first.val.labels, strict=True))
+
+
+def test_train_and_val_folders_are_kept(folder):
+    for name in ("ant", "bee"):
+        for split, chosen in (("train", range(4)), ("val", [4])):
+            (folder / split / name).mkdir(parents=True)
+            for index in chosen:
+                (folder / name / f"{index}.jpg").rename(folder / split / name / f"{index}.jpg")
+    found = scan_folder(folder)
+    assert (len(found.train), len(found.val)) == (8, 2)
+    (folder / "val" / "cow").mkdir()
+    with pytest.raises(ValueError, match="no class of the training data: cow"):
+        scan_folder(folder)
+
+
+def test_broken_files_are_named_counted_and_skipped_or_refused(folder):
+    (folder / "ant" / "page.jpg").write_text("<html>not found</html>")
+    whole = (folder / "bee" / "0.jpg").read_bytes()
+    (folder / "bee" / "0.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "bee" / ".DS_Store").write_bytes(b"hidden")
+    found = scan_folder(folder)
+    assert len(found.broken) == 2
+    assert "page.jpg" in found.broken[0] and "0.jpg" in found.broken[1]
+    assert len(found.train) + len(found.val) == 9
+    with pytest.raises(ValueError, match=r"(?s)1 files are not whole.*page\.jpg"):
+        (folder / "bee" / "0.jpg").write_bytes(whole)
+        scan_folder(folder, on_error="raise")
+
+
+def test_folders_that_cannot_be_used_say_why(tmp_path, folder):
+    with pytest.raises(ValueError, match="There is no folder"):
+        scan_folder(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="The folder is empty"):
+        scan_folder(tmp_path / "empty")
+    with pytest.raises(ValueError, match="found none, but 5 files"):
+        scan_folder(folder / "ant")
+    (tmp_path / "one" / "ant").mkdir(parents=True)
+    with pytest.raises(ValueError, match="found only one, 'ant'"):
+        scan_folder(tmp_path / "one")
+    (tmp_path / "one" / "bee").mkdir()
+    picture().save(tmp_path / "one" / "ant" / "0.png")
+    with pytest.raises(ValueError, match="no readable picture of the class 'bee'"):
+        scan_folder(tmp_path / "one")
+
+
+def test_names_that_mean_nothing_are_refused_with_the_near_ones(tmp_path):
+    assert {"digits", "cifar10", "tf_flowers", "imagenet2012"} <= set(known_datasets())
+    with pytest.raises(ValueError, match="cifar10"):
+        load("cifar_10", image_size=32)
+    with pytest.raises(ValueError, match="There is no folder ./absent"):
+        load("./absent", image_size=32)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="Received a file"):
+        load(tmp_path / "file", image_size=32)
+
+
+@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"batch_size": 0}, {"augment": "lots"}, {"validation_split": 1}])
+def test_wrong_arguments_are_named(folder, wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        load(folder, **{"image_size": 32, **wrong})
+
+
+def test_data_sets_that_need_an_absent_network_fail_at_once(tmp_path, monkeypatch):
+    import keras_mobilenets.data.sources as sources
+
+    monkeypatch.setattr(sources, "_answers", lambda url: False)
+    with pytest.raises(ValueError, match=r"no answer from www\.cs\.toronto\.edu"):
+        load("cifar10", image_size=32, data_dir=tmp_path)
+    assert sources._root("https://example.org/a/b?c") == "https://example.org"
+
+
+def test_no_answer_is_found_out_without_a_network():
+    from keras_mobilenets.data.sources import _answers
+
+    assert not _answers("http://127.0.0.1:9")  # the discard port: nobody listens
+
+
+def test_data_sets_without_pictures_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'titanic' does not hold pictures"):
+        load("titanic", image_size=32, data_dir=tmp_path)
+
+
+def test_bundled_digits_are_a_registered_data_set(tmp_path):
+    data = load("digits", image_size=32, batch_size=64, data_dir=tmp_path)
+    assert data.class_names == tuple("0123456789")
+    assert (data.train_count, data.val_count, data.augment) == (1438, 359, "crop")
+    labels = np.concatenate([labels for _, labels in data.val])
+    assert (np.bincount(labels) >= 34).all()  # a fifth of each of ten nearly equal classes
+    images, _ = next(iter(data.val))
+    assert images.dtype == np.uint8 and images.shape == (64, 32, 32, 3)
+    import tensorflow_datasets as tfds
+
+    assert tfds.load("digits", split="test", data_dir=tmp_path).cardinality() == 359
+
+
+def test_epochs_depend_on_their_number_alone(folder):
+    data = load(folder, image_size=16, batch_size=4, seed=3)
+    stream = data.train_from(0).as_numpy_iterator()
+    uninterrupted = [next(stream) for _ in range(3 * data.steps_per_epoch)]
+    resumed = next(data.train_from(2).as_numpy_iterator())
+    expected = uninterrupted[2 * data.steps_per_epoch]
+    assert np.array_equal(resumed[0], expected[0]) and np.array_equal(resumed[1], expected[1])
+    assert not np.array_equal(uninterrupted[0][0], expected[0])
+    train = data.train
+    passes = [np.concatenate([images for images, _ in train]) for _ in range(2)]
+    assert passes[0].shape == (8, 16, 16, 3) and not np.array_equal(*passes)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif"])
+def test_training_and_evaluation_decode_alike(tmp_path, kind):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            picture(32, 32, seed=index).save(tmp_path / name / f"{index}.{kind}")
+    data = load(tmp_path, image_size=32, batch_size=2, augment="none", validation_split=0.5)
+    cropped = load(tmp_path, image_size=32, batch_size=2, augment="crop", validation_split=0.5).train
+    for (exact, labels), (near, _) in zip(data.train, cropped, strict=True):
+        assert exact.dtype == near.dtype == np.float32
+        assert sorted(labels.numpy()) == [0, 1]
+        # A crop moves the picture by a few pixels: the mean stays near, a wrong decoder (channels, range) would not.
+        assert abs(float(np.mean(exact)) - float(np.mean(near))) < 25
+
+
+def test_decoders_give_the_same_pixels(tmp_path):
+    import tensorflow as tf
+
+    data = encoded(picture(70, 90), "JPEG", quality=90)
+    exact = tf.io.decode_and_crop_jpeg(data, [3, 5, 40, 50], channels=3, dct_method="INTEGER_ACCURATE")
+    assert np.array_equal(exact, np.asarray(Image.open(io.BytesIO(data)))[3:43, 5:55])
+
+
+def test_reading_pictures_needs_no_tensorflow():
+    code = (
+        "import sys; from keras_mobilenets.data import read_image, scan_folder; assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
