@@ -100,8 +100,8 @@ def test_broken_files_are_named_counted_and_skipped_or_refused(folder):
     assert len(found.broken) == 2
     assert "page.jpg" in found.broken[0] and "0.jpg" in found.broken[1]
     assert len(found.train) + len(found.val) == 9
+    (folder / "bee" / "0.jpg").write_bytes(whole)
     with pytest.raises(ValueError, match=r"(?s)1 files are not whole.*page\.jpg"):
-        (folder / "bee" / "0.jpg").write_bytes(whole)
         scan_folder(folder, on_error="raise")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .images import BrokenImage, check_image
+from keras_mobilenets.data.images import BrokenImage, check_image
 
 VALIDATION_NAMES = ("val", "validation", "valid", "test")  # of these, the first that is there
 

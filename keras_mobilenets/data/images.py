@@ -77,8 +77,8 @@ def check_image(path: str | os.PathLike[str]) -> bool:
 
 def _decode(source: str | os.PathLike[str] | bytes) -> Image.Image:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _named_errors(source), Image.open(file) as image:
-        image = ImageOps.exif_transpose(image)
+    with _named_errors(source), Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits per pixel: Pillow's own conversion would clip it to white
             image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
         return image.convert("RGB")

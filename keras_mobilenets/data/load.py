@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from . import pipeline
-from .folder import scan_folder
-from .names import BUNDLED, is_folder
-from .sources import Source, folder_source, tfds_sources
+from keras_mobilenets.data import pipeline
+from keras_mobilenets.data.folder import scan_folder
+from keras_mobilenets.data.names import BUNDLED, is_folder
+from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
 
 AUGMENTATIONS = ("auto", "none", "crop", "crop_flip")
 # What is written is no longer itself in a mirror. All others are flipped, as photographs are.

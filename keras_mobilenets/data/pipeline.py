@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .images import EDGE_TO_EDGE, read_image, read_pixels
-from .sources import Source
+from keras_mobilenets.data.images import EDGE_TO_EDGE, read_image, read_pixels
+from keras_mobilenets.data.sources import Source
 
 AUTOTUNE = tf.data.AUTOTUNE
 PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)

@@ -14,10 +14,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.data.folder import Photos
+from keras_mobilenets.data.names import BUNDLED
 from keras_mobilenets.utils import require
-
-from .folder import Photos
-from .names import BUNDLED
 
 SHUFFLE_BUFFER = 10_000  # encoded pictures held for shuffling a stream; TFDS shuffles when it writes, too
 IN_MEMORY_BYTES = 64 * 2**20  # data sets up to this size are read once
@@ -142,7 +141,8 @@ def _draw(source: Source, validation_split: float, seed: int) -> tuple[Source, S
     """Holds out a share of the examples, the same ones on every pass and every machine."""
     count = max(round(source.count * validation_split), 1)
     mixed = source.examples.shuffle(source.shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
-    return tuple(
-        Source(examples, size, min(size, SHUFFLE_BUFFER), source.read)
-        for examples, size in ((mixed.skip(count), source.count - count), (mixed.take(count), count))
+    rest = source.count - count
+    return (
+        Source(mixed.skip(count), rest, min(rest, SHUFFLE_BUFFER), source.read),
+        Source(mixed.take(count), count, count, source.read),
     )
