@@ -9,6 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 import catalog
+
 from keras_mobilenets import inline
 
 keras.utils.set_random_seed(0)

@@ -4,9 +4,10 @@ import inspect
 
 import catalog
 import keras
-import keras_mobilenets
 import numpy as np
 import pytest
+
+import keras_mobilenets
 
 layers = pytest.mark.parametrize("row", catalog.LAYERS, ids=str)
 rows = pytest.mark.parametrize("row", catalog.LAYERS + catalog.BUILDERS, ids=str)

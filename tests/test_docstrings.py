@@ -5,9 +5,10 @@ import importlib
 import pkgutil
 
 import keras
-import keras_mobilenets
 import numpy as np
 import pytest
+
+import keras_mobilenets
 
 
 def modules():

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras_mobilenets
 import pytest
+
+import keras_mobilenets
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_mobilenets"

@@ -1,6 +1,7 @@
 """Whole files or none, and extras that name themselves."""
 
 import pytest
+
 from keras_mobilenets.utils import atomic_path, require
 
 
