@@ -1,0 +1,11 @@
+from . import mobilenet as mobilenet
+from . import mobilenet_v2 as mobilenet_v2
+from . import mobilenet_v3 as mobilenet_v3
+from . import variants as variants
+from .features import endpoints as endpoints
+from .input_range import check_input_range as check_input_range
+from .mobilenet import MobileNet as MobileNet
+from .mobilenet_v2 import MobileNetV2 as MobileNetV2
+from .mobilenet_v3 import MobileNetV3Large as MobileNetV3Large
+from .mobilenet_v3 import MobileNetV3Small as MobileNetV3Small
+from .weights import load_weights as load_weights

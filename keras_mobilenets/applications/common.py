@@ -1,0 +1,250 @@
+"""What the builders share: the checks of their arguments, the image input, strides, and the finished model."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import keras
+
+from keras_mobilenets.applications.input_range import ImageModel
+from keras_mobilenets.applications.weights import load_weights
+from keras_mobilenets.layers import BatchNormalization
+from keras_mobilenets.layers.activations import activation_layer
+
+Activation = str | Callable[[Any], Any] | None
+Weights = str | os.PathLike[str] | None
+
+PUBLISHED_SIZE = 224
+"""Height and width that all MobileNets were published for; `rho` scales it."""
+
+TOTAL_STRIDE = 32
+"""Each MobileNet halves its image five times, of which the first two make the stem."""
+
+
+def check_arguments(
+    *,
+    alpha: float,
+    include_top: bool,
+    weights: Weights,
+    pooling: str | None,
+    classes: int,
+    classifier_activation: Activation,
+    dropout: float,
+) -> None:
+    """Refuses what no model can be built from, before anything is built or downloaded.
+
+    Raises:
+        ValueError: names the argument, what it must be and what it was.
+    """
+    if not (isinstance(alpha, Real) and 0 < alpha < math.inf):
+        raise ValueError(f"`alpha` must be > 0. Received: alpha={alpha!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"The dropout rate must be in [0, 1). Received: {dropout!r}")
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
+    if not isinstance(classes, Integral) or classes < 1:
+        raise ValueError(f"`classes` must be an integer > 0. Received: classes={classes!r}")
+    is_path = isinstance(weights, str | os.PathLike) and os.path.exists(weights)
+    if weights not in (None, "imagenet") and not is_path:
+        raise ValueError(
+            "`weights` must be None (random), 'imagenet', or the path of a weight file that exists. "
+            f"Received: weights={weights!r}"
+        )
+    if weights == "imagenet" and include_top:
+        if classes != 1000:
+            raise ValueError(
+                "`classes` must be 1000 for `weights='imagenet'` with `include_top=True`; for other classes build with "
+                f"`include_top=False` and add a head. Received: classes={classes}"
+            )
+        if keras.activations.get(classifier_activation) not in (keras.activations.softmax, keras.activations.linear):
+            raise ValueError(
+                "`classifier_activation` must be None or 'softmax' for `weights='imagenet'`. "
+                f"Received: classifier_activation={classifier_activation!r}"
+            )
+
+
+def check_published(**arguments: tuple[Any, Any]) -> None:
+    """Refuses what no published weights fit; each argument is given as (its value, the published one).
+
+    Raises:
+        ValueError: an argument differs from what was published.
+    """
+    for name, (value, expected) in arguments.items():
+        if value != expected:
+            raise ValueError(f"`{name}` must be {expected!r} for `weights='imagenet'`. Received: {name}={value!r}")
+
+
+def image_input(
+    input_shape: Sequence[int | None] | None,
+    input_tensor: Any,
+    *,
+    rho: float,
+    stem_stride: int,
+    fixed_size: bool,
+) -> keras.KerasTensor:
+    """Gives the image that a model starts from.
+
+    Args:
+        input_shape: (height, width, channels) or None, as the builder got it.
+        input_tensor: a KerasTensor or None, as the builder got it.
+        rho: resolution multiplier, > 0, on the published size.
+        stem_stride: of the model: it says how small an image may be.
+        fixed_size: whether the input has the published size where neither shape, tensor nor `rho` says otherwise;
+            any size else.
+
+    Returns:
+        A KerasTensor of shape (batch, height, width, channels).
+
+    Raises:
+        ValueError: the shape cannot be an image's, is too small, or contradicts the tensor or `rho`.
+    """
+    if not (isinstance(rho, Real) and 0 < rho < math.inf):
+        raise ValueError(f"`rho` must be > 0. Received: rho={rho!r}")
+    if rho != 1 and (input_shape is not None or input_tensor is not None):
+        raise ValueError(
+            f"`rho` scales the default size of {PUBLISHED_SIZE} and must be 1 where `input_shape` or `input_tensor` "
+            f"gives the size. Received: rho={rho}"
+        )
+    if input_tensor is not None:
+        _check_tensor(input_tensor, input_shape)
+        input_shape = input_tensor.shape[1:]
+    elif input_shape is None:
+        size = round(PUBLISHED_SIZE * rho) if fixed_size or rho != 1 else None
+        input_shape = (size, size, 3)
+    _check_shape(input_shape, smallest=TOTAL_STRIDE * stem_stride // 4)
+    return keras.Input(tuple(input_shape)) if input_tensor is None else input_tensor
+
+
+def _check_tensor(tensor: Any, shape: Sequence[int | None] | None) -> None:
+    if not isinstance(tensor, keras.KerasTensor):
+        raise ValueError(
+            "`input_tensor` must be a KerasTensor, such as `keras.Input` gives. "
+            f"Received: input_tensor={tensor!r} of type {type(tensor).__name__}"
+        )
+    if len(tensor.shape) != 4:
+        raise ValueError(f"`input_tensor` must have 4 axes. Received: input_tensor.shape={tensor.shape}")
+    if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
+        raise ValueError(
+            "`input_shape` must equal the shape of `input_tensor` where both are given. "
+            f"Received: input_shape={tuple(shape)}, input_tensor.shape={tensor.shape}"
+        )
+
+
+def _check_shape(shape: Sequence[int | None], *, smallest: int) -> None:
+    received = f"Received: input_shape={tuple(shape) if isinstance(shape, Sequence) else shape!r}"
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise ValueError(f"`input_shape` must be (height, width, channels). {received}")
+    *sizes, channels = shape
+    if not isinstance(channels, Integral) or channels < 1:
+        raise ValueError(f"`input_shape` must end with the number of channels, an integer > 0. {received}")
+    for size in sizes:
+        if size is not None and (not isinstance(size, Integral) or size < smallest):
+            raise ValueError(
+                f"The image of `input_shape` must be at least {smallest}x{smallest}, or of unknown size (None); "
+                f"a smaller `stem_stride` takes smaller images. {received}"
+            )
+
+
+def strides_and_dilations(
+    strides: Sequence[int], *, output_stride: int, stem_stride: int
+) -> list[tuple[int, int]]:
+    """Says how each convolution of a network steps, given the strides in the paper's table.
+
+    A stride that would go beyond `output_stride` becomes 1, and the kernels behind it are dilated instead, so that
+    each sees what it saw before (arXiv:1606.00915). The strides that a smaller stem leaves out are the first ones;
+    they are not made up for by dilation, as the image itself is smaller.
+
+    Args:
+        strides: of the network's convolutions, in order.
+        output_stride: largest ratio of input to output size: 32, 16 or 8.
+        stem_stride: 4 as published; 2 or 1 for small images.
+
+    Returns:
+        A pair (strides, dilation rate) for each.
+
+    Raises:
+        ValueError: `output_stride` or `stem_stride` is none of the known ones.
+
+    Example:
+
+    >>> strides_and_dilations([2, 2, 2, 1, 2, 1], output_stride=8, stem_stride=4)
+    [(2, 1), (2, 1), (2, 1), (1, 1), (1, 1), (1, 2)]
+    """
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"`output_stride` must be 8, 16 or 32. Received: output_stride={output_stride!r}")
+    if stem_stride not in (1, 2, 4):
+        raise ValueError(f"`stem_stride` must be 1, 2 or 4. Received: stem_stride={stem_stride!r}")
+    left_out = {4: 0, 2: 1, 1: 2}[stem_stride]
+    steps, reached, dilation = [], 1, 1
+    for stride in strides:
+        if stride == 1:
+            steps.append((1, dilation))
+        elif left_out:
+            left_out -= 1
+            steps.append((1, 1))
+        elif reached * stride > output_stride:
+            steps.append((1, dilation))  # this kernel still sees what it saw; those behind it look twice as far
+            dilation *= stride
+        else:
+            reached *= stride
+            steps.append((stride, 1))
+    return steps
+
+
+def convolution(
+    x: Any,
+    filters: int,
+    kernel_size: int,
+    *,
+    name: str,
+    activation: str,
+    strides: int = 1,
+    bn_name: str | None = None,
+    activation_prefix: str | None = None,
+    normalization: str | None,
+    momentum: float,
+    epsilon: float,
+) -> Any:
+    """A convolution with its normalization and activation, as stem and neck of the networks have it."""
+    if filters < 1:
+        raise ValueError(f"`alpha` is too small: {name} would have {filters} filters.")
+    use_bias = normalization is None
+    x = keras.layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=use_bias, name=name)(x)
+    if normalization is not None:
+        x = BatchNormalization(momentum=momentum, epsilon=epsilon, name=bn_name or f"{name}_bn")(x)
+    return activation_layer(activation, activation_prefix or name)(x)
+
+
+def pool(x: Any, pooling: str | None) -> Any:
+    """The end of a model without its top: the feature map, or its mean or maximum over height and width."""
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    return keras.layers.GlobalMaxPooling2D(name="max_pool")(x) if pooling == "max" else x
+
+
+def finish(outputs: Any, image: keras.KerasTensor, *, name: str, weights: Weights) -> keras.Model:
+    """Makes the model and loads its weights.
+
+    Args:
+        outputs: what the model answers.
+        image: what it starts from; what `image` itself was computed from becomes part of the model.
+        name: of the model.
+        weights: path of a weight file, or None.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: the file does not fit.
+    """
+    sources = keras.utils.get_source_inputs(image)
+    inputs = sources[0] if len(sources) == 1 else sources
+    model = ImageModel(inputs, outputs, name=name)
+    if weights is not None:
+        before = keras.Model(inputs, image).layers  # what leads to the image is the caller's, and in no weight file
+        load_weights(model, weights, skip=before)
+    return model
