@@ -34,6 +34,9 @@ class HardSigmoid(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
+    def get_config(self):
+        return super().get_config()  # the automatic one refuses a dtype policy that is an object
+
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class HardSwish(keras.layers.Layer):
@@ -55,6 +58,9 @@ class HardSwish(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def get_config(self):
+        return super().get_config()  # the automatic one refuses a dtype policy that is an object
 
 
 # Layers rather than functions where the integer graph needs to see them; the suffixes are keras.applications'.

@@ -1,0 +1,15 @@
+from .calibration import calibrate as calibrate
+from .deploy import deployable as deployable
+from .fake_quant import FakeQuant as FakeQuant
+from .fake_quant import InputQuant as InputQuant
+from .fake_quant import fake_quant as fake_quant
+from .fake_quant import fake_quant_kernel as fake_quant_kernel
+from .layers import QuantConv2D as QuantConv2D
+from .layers import QuantDense as QuantDense
+from .layers import QuantDepthwiseConv2D as QuantDepthwiseConv2D
+from .observers import MinMax as MinMax
+from .observers import MovingAverage as MovingAverage
+from .observers import Percentile as Percentile
+from .rewrite import is_quantized as is_quantized
+from .rewrite import quantize_model as quantize_model
+from .rewrite import strip_quantization as strip_quantization

@@ -1,0 +1,51 @@
+"""Ranges from data, without training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_mobilenets.layers import inline
+from keras_mobilenets.quantization.fake_quant import FakeQuant, InputQuant
+from keras_mobilenets.quantization.rewrite import is_quantized
+
+
+def calibrate(model: keras.Model, data: Any, *, steps: int | None = None, batch_size: int | None = None) -> None:
+    """Sets the ranges of a quantized model from data: post-training quantization is this, and then export.
+
+    The data run through the model at inference, with quantized kernels and float feature maps, and each range is
+    observed anew. A few hundred images do; they need no labels.
+
+    Args:
+        model: a model from `quantize_model`; its ranges are set in place.
+        data: whatever `fit` takes: an array, a `tf.data.Dataset`, a generator, a `keras.utils.PyDataset`. Images as
+            the model takes them; labels are ignored.
+        steps: number of batches to take; all by default. A generator without end needs it.
+        batch_size: for arrays, 32 by default.
+
+    Raises:
+        ValueError: `model` is not quantized, `data` is empty, or its values are not in the range that the model was
+            quantized for.
+
+    Example:
+
+    >>> quantized = quantize_model(MobileNetV2(weights="imagenet"))
+    >>> calibrate(quantized, train_images.batch(32), steps=10)
+    """
+    if not is_quantized(model):
+        raise ValueError(f"Model {model.name!r} is not quantized. Call quantize_model first.")
+    flat = inline(model)
+    quantizers = [layer for layer in flat.layers if isinstance(layer, FakeQuant | InputQuant)]
+    # A model of its own: what `predict` compiled for the given one does not observe.
+    observing = keras.Model(flat.input, flat.output)
+    for layer in quantizers:
+        layer.reset()
+        layer.calibrating = True
+    try:
+        observing.predict(data, batch_size=batch_size, steps=steps, verbose=0)
+    finally:
+        for layer in quantizers:
+            layer.calibrating = False
+    for layer in quantizers:
+        layer.check()

@@ -1,0 +1,240 @@
+"""`deployable`: a quantized model as the plain float graph from which a converter makes an integer file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets.layers import HardSwish, inline
+from keras_mobilenets.quantization.fake_quant import FakeQuant, InputQuant
+from keras_mobilenets.quantization.fold import Factors, folded_weights, is_kernel, is_norm, pixel_grid
+from keras_mobilenets.quantization.graph import Graph, Node
+from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
+from keras_mobilenets.quantization.plan import Role, role_of
+from keras_mobilenets.quantization.rewrite import TARGETS, UNFUSED_HARD_SWISH, is_quantized
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class ConstantFakeQuant(keras.layers.Layer):
+    """Fake quantization with a constant range, as one TensorFlow operation that converters know.
+
+    Args:
+        low, high: the range.
+        bits: width of the integers.
+
+    Input shape: any. Output shape: the same.
+
+    Example:
+
+    >>> ConstantFakeQuant(0.0, 2.55)(np.array([0.016], "float32")).numpy()
+    array([0.02], dtype=float32)
+    """
+
+    def __init__(self, low: float, high: float, bits: int = 8, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.low = low
+        self.high = high
+        self.bits = bits
+
+    def call(self, inputs):
+        import tensorflow as tf
+
+        return tf.quantization.fake_quant_with_min_max_args(inputs, self.low, self.high, num_bits=self.bits)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "low": self.low, "high": self.high, "bits": self.bits}
+
+
+def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
+    """Makes the inference graph of a quantized model, ready for conversion to a full-integer file.
+
+    Only plain float32 layers and fake quantization with constant ranges are in it. Batch normalization is folded into
+    kernels and biases, kernels lie on their integer grid, so that a converter finds the very integers that were
+    trained. Normalization and augmentation in front of the model are gone: they are part of the input's scale. The
+    graph takes **normalized** images: pixel value `p` (0 to 255) of range [-1, 1] is `(p - 128) / 127.5` there, half a
+    grey level below `p / 127.5 - 1`, because an integer grid has to hold 0; the bias of the first convolution makes
+    up for it, exactly but for the padded border. So uint8 pixels go into the converted file as they are.
+
+    Args:
+        model: a trained or calibrated model from `quantize_model`.
+        target: what will run it. "xnnpack" (phones and computers) has no integer hard-swish: it becomes
+            `x * relu6(x + 3)`, and the kernels that read it are divided by 6. "tflite-micro", "edgetpu" and "npu" have
+            one, and get it.
+
+    Returns:
+        A functional model on the same inputs, in float32.
+
+    Raises:
+        ValueError: `model` is not quantized, has no ranges yet, has seen inputs outside the range that it is quantized
+            for, or has kernels of fewer than 8 bits, which no converter stores; or `target` is not known.
+        RuntimeError: the backend is not TensorFlow.
+
+    Example:
+
+    >>> deployable(quantized).summary()
+    """
+    if target not in TARGETS:
+        raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={target!r}")
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError("A model is deployed from the TensorFlow backend: save it, set KERAS_BACKEND=tensorflow, load it.")
+    if not is_quantized(model):
+        raise ValueError(f"Model {model.name!r} is not quantized. Call quantize_model first.")
+    graph = Graph.of(inline(model))
+    _check(graph)
+    deployment = _Deployment(graph, fused_hard_swish=target not in UNFUSED_HARD_SWISH)
+    deployed = graph.build(deployment.call, input_dtype="float32")
+    for layer, weights in deployment.weights:
+        layer.set_weights(weights)
+    return deployed
+
+
+def _check(graph: Graph) -> None:
+    for node in graph.nodes:
+        layer = node.layer
+        if isinstance(layer, FakeQuant | InputQuant):
+            layer.check()
+        if isinstance(layer, QuantKernel) and layer.weight_bits != 8:
+            raise ValueError(
+                f"Layer {layer.name!r} has a kernel of {layer.weight_bits} bits, which is a simulation: no converter "
+                "stores such kernels. Quantize with weight_bits=8 to deploy."
+            )
+
+
+class _Deployment:
+    """Makes the layers of the deployed model, and calls them in the order of the graph."""
+
+    def __init__(self, graph: Graph, fused_hard_swish: bool):
+        self.consumers = graph.consumers()
+        self.outputs = graph.output_nodes()
+        self.fused_hard_swish = fused_hard_swish
+        self.factors = Factors(graph, fused_hard_swish)
+        self.front = {node for start in graph.nodes for node in self._front(start)}
+        self.weights: list[tuple[Any, list[np.ndarray]]] = []
+        self.names: set[str] = set()
+
+    def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
+        layer = node.layer
+        if node in self.front or role_of(layer) is Role.TRAINING or self._is_folded(node):
+            return args[0]
+        if isinstance(layer, InputQuant):
+            low, high, _ = pixel_grid(layer)
+            return self.fake_quant(node, args[0], low, high)
+        if isinstance(layer, FakeQuant):
+            low, high = layer.range
+            factor = self.factors[node]
+            return self.fake_quant(node, args[0], low * factor, high * factor, layer.bits)
+        if is_kernel(node):
+            return self.kernel(node, args[0])
+        if isinstance(layer, QuantHardSigmoid):
+            return self.hard_sigmoid(node, args[0])
+        if isinstance(layer, QuantHardSwish):
+            return self.hard_swish(node, args[0])
+        return self.plain(node, args, kwargs)
+
+    def plain(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The same layer, in float32 and with the same weights."""
+        layer = node.layer
+        if not isinstance(layer, keras.layers.Layer):
+            return layer(*args, **kwargs)
+        config = {**layer.get_config(), "dtype": "float32", "name": self.unique_name(layer.name)}
+        new = type(layer).from_config(config)
+        if layer.weights:
+            self.weights.append((new, layer.get_weights()))
+        return new(*args, **kwargs)
+
+    def kernel(self, node: Node, value: Any) -> Any:
+        """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""
+        layer = node.layer
+        norm = self._sole_reader(node) if self._is_folded_into(node) else None
+        kernel, bias = folded_weights(layer, norm and norm.layer, shift=self._shift(node.inputs[0]))
+        factor = self.factors[node]
+        kernel, bias = kernel * factor / self.factors[node.inputs[0]], bias * factor
+        if self._becomes_gate(norm or node):
+            bias = bias + 3.0
+        config = layer.get_config()
+        config.pop("weight_bits", None)
+        cls = layer.float_class if isinstance(layer, QuantKernel) else type(layer)
+        config |= {"use_bias": True, "dtype": "float32", "name": self.unique_name(layer.name)}
+        new = cls.from_config(config)
+        self.weights.append((new, [kernel.astype("float32"), bias.astype("float32")]))
+        return new(value)
+
+    def hard_sigmoid(self, node: Node, value: Any) -> Any:
+        shifted = value if self._becomes_gate(node.inputs[0]) else value + 3.0
+        gate = self.gate(node, shifted)
+        if self.factors[node] == 6.0:
+            return gate
+        return self.fake_quant(node, gate * (1.0 / 6.0), 0.0, 1.0, suffix="_sixth")
+
+    def hard_swish(self, node: Node, value: Any) -> Any:
+        if self.fused_hard_swish:
+            return HardSwish(name=self.unique_name(node.name), dtype="float32")(value)
+        gate = self.gate(node, value + 3.0)
+        if self.factors[node] != 6.0:
+            # The sixth of the input is on the same integers, at a sixth of the scale: nothing is lost here.
+            low, high = self._range_behind(node.inputs[0])
+            value = self.fake_quant(node, value * (1.0 / 6.0), low / 6.0, high / 6.0, suffix="_sixth")
+        return keras.layers.Multiply(name=self.unique_name(node.name), dtype="float32")([value, gate])
+
+    def gate(self, node: Node, shifted: Any) -> Any:
+        clipped = keras.layers.ReLU(6.0, name=self.unique_name(f"{node.name}_relu6"), dtype="float32")(shifted)
+        return self.fake_quant(node, clipped, 0.0, 6.0, suffix="_gate")
+
+    def fake_quant(self, node: Node, value: Any, low: float, high: float, bits: int = 8, suffix: str = "") -> Any:
+        name = self.unique_name(f"{node.name}{suffix}")
+        return ConstantFakeQuant(low, high, bits, name=name, dtype="float32")(value)
+
+    def unique_name(self, name: str) -> str:
+        """A shared layer is several layers here: its places may differ in scale."""
+        unique, count = name, 0
+        while unique in self.names:
+            count += 1
+            unique = f"{name}_{count}"
+        self.names.add(unique)
+        return unique
+
+    def _front(self, start: Node) -> set[Node]:
+        """The nodes in front of `start`, if it quantizes an input of the model: normalization and augmentation."""
+        front: set[Node] = set()
+        if not isinstance(start.layer, FakeQuant | InputQuant):
+            return front
+        node = start.inputs[0]
+        while not node.is_input:
+            if role_of(node.layer) not in (Role.SCALING, Role.TRAINING):
+                return set()
+            front.add(node)
+            node = node.inputs[0]
+        return front
+
+    def _sole_reader(self, node: Node) -> Node | None:
+        readers = self.consumers[node]
+        return readers[0] if len(readers) == 1 and node not in self.outputs else None
+
+    def _is_folded_into(self, node: Node) -> bool:
+        reader = self._sole_reader(node)
+        return is_kernel(node) and reader is not None and is_norm(reader)
+
+    def _is_folded(self, node: Node) -> bool:
+        return is_norm(node) and self._is_folded_into(node.inputs[0])
+
+    def _becomes_gate(self, node: Node) -> bool:
+        """Whether the `+ 3` of a hard-sigmoid goes into the bias of the kernel that ends in this node."""
+        reader = self._sole_reader(node)
+        ends_kernel = is_kernel(node) or self._is_folded(node)
+        return ends_kernel and reader is not None and isinstance(reader.layer, QuantHardSigmoid)
+
+    def _shift(self, node: Node) -> float:
+        """What the values of this node lack, if they are pixels on the integer grid."""
+        while isinstance(node.layer, keras.layers.ZeroPadding2D) or role_of(node.layer) is Role.TRAINING:
+            node = node.inputs[0]
+        return pixel_grid(node.layer)[2] if isinstance(node.layer, InputQuant) else 0.0
+
+    def _range_behind(self, node: Node) -> tuple[float, float]:
+        while not isinstance(node.layer, FakeQuant):
+            node = node.inputs[0]
+        return node.layer.range

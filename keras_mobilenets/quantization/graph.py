@@ -1,0 +1,160 @@
+"""A flat model as a list of nodes that can be read and rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+
+
+class Node:
+    """One application of a layer (or of an operation such as `keras.ops.add`) to the values of other nodes.
+
+    Args:
+        layer: the layer or operation; None for an input of the model.
+        args: what it is called with; tensors are nodes.
+        kwargs: likewise.
+        tensor: the symbolic value of the node in the model that it was read from; None for a node that was added.
+    """
+
+    def __init__(
+        self, layer: Any, args: tuple = (), kwargs: dict[str, Any] | None = None, tensor: Any = None
+    ):
+        self.layer = layer
+        self.args = args
+        self.kwargs = kwargs or {}
+        self.tensor = tensor
+
+    @property
+    def inputs(self) -> list[Node]:
+        return [leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Node)]
+
+    @property
+    def is_input(self) -> bool:
+        return self.layer is None
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name if self.is_input else self.layer.name
+
+    def substitute(self, replace: Callable[[Node], Any]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments with `replace(node)` in place of each node."""
+        return keras.tree.map_structure(
+            lambda leaf: replace(leaf) if isinstance(leaf, Node) else leaf, (self.args, self.kwargs)
+        )
+
+
+class Graph:
+    """The nodes of a flat functional model, each one after those that it reads.
+
+    Args:
+        inputs: the model's inputs, in the model's structure (one, a list, a dictionary).
+        outputs: likewise.
+        nodes: all nodes in order, inputs included.
+        name: the model's name.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, nodes: list[Node], name: str):
+        self.inputs = inputs
+        self.outputs = outputs
+        self.nodes = nodes
+        self.name = name
+
+    @classmethod
+    def of(cls, model: keras.Model) -> Graph:
+        """Reads a flat functional model.
+
+        Raises:
+            ValueError: a layer has several outputs.
+        """
+        nodes: list[Node] = []
+        by_tensor: dict[int, Node] = {}
+        tensors = []  # kept alive, so that no other tensor gets the id of one of them
+
+        def add(node: Node) -> None:
+            nodes.append(node)
+            by_tensor[id(node.tensor)] = node
+            tensors.append(node.tensor)
+
+        def record(layer, *args, **kwargs):
+            tensor = layer(*args, **kwargs)
+            if not isinstance(tensor, keras.KerasTensor):
+                raise ValueError(f"Layer {layer.name!r} ({type(layer).__name__}) has several outputs, which is not known here.")
+            args, kwargs = keras.tree.map_structure(lambda leaf: by_tensor.get(id(leaf), leaf), (args, kwargs))
+            add(Node(layer, args, kwargs, tensor))
+            return tensor
+
+        for tensor in keras.tree.flatten(model.input):
+            add(Node(None, tensor=tensor))
+        read = keras.models.clone_model(
+            keras.Model(model.input, model.output),
+            input_tensors=model.input,
+            clone_function=lambda layer: layer,
+            call_function=record,
+        )
+        inputs, outputs = keras.tree.map_structure(lambda tensor: by_tensor[id(tensor)], (model.input, read.output))
+        return cls(inputs, outputs, nodes, model.name)
+
+    def consumers(self) -> dict[Node, list[Node]]:
+        """The nodes that read each node."""
+        consumers: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in dict.fromkeys(node.inputs):
+                consumers[source].append(node)
+        return consumers
+
+    def output_nodes(self) -> set[Node]:
+        return set(keras.tree.flatten(self.outputs))
+
+    def redirect(self, old: Node, new: Node, keep: Iterable[Node] = ()) -> None:
+        """Lets all readers of `old`, those in `keep` excepted, read `new`."""
+        def swap(node):
+            return new if node is old else node
+
+        kept = set(keep)
+        for node in self.nodes:
+            if node not in kept and old in node.inputs:
+                node.args, node.kwargs = node.substitute(swap)
+        self.outputs = keras.tree.map_structure(swap, self.outputs)
+
+    def insert_after(self, node: Node, new: Node) -> None:
+        """Puts `new`, which reads `node`, between it and its readers."""
+        self.nodes.insert(self.nodes.index(node) + 1, new)
+        self.redirect(node, new, keep=[new])
+
+    def prune(self) -> None:
+        """Drops the nodes that no output needs; inputs stay."""
+        needed = self.output_nodes()
+        for node in reversed(self.nodes):
+            if node in needed:
+                needed.update(node.inputs)
+        self.nodes = [node for node in self.nodes if node in needed or node.is_input]
+
+    def build(
+        self,
+        make: Callable[[Node, tuple, dict[str, Any]], Any],
+        first: Callable[[Node, Any], Any] = lambda node, value: value,
+        input_dtype: str | None = None,
+    ) -> keras.Model:
+        """Makes a functional model on new inputs.
+
+        Args:
+            make: `make(node, args, kwargs)` gives the value of a node; called for each but the inputs, in order.
+            first: `first(node, value)` gives what the readers of an input get.
+            input_dtype: of the new inputs; that of the old ones by default.
+        """
+        inputs: dict[Node, Any] = {}
+        values: dict[Node, Any] = {}
+        for node in self.nodes:
+            if node.is_input:
+                old = node.tensor
+                inputs[node] = keras.Input(batch_shape=old.shape, dtype=input_dtype or old.dtype, name=old.name)
+                values[node] = first(node, inputs[node])
+            else:
+                values[node] = make(node, *node.substitute(values.__getitem__))
+        return keras.Model(
+            keras.tree.map_structure(inputs.__getitem__, self.inputs),
+            keras.tree.map_structure(values.__getitem__, self.outputs),
+            name=self.name,
+        )

@@ -1,0 +1,152 @@
+"""Brings the many ways to write the same thing into one form, before the plan is made.
+
+Activations become layers of their own, operations on tensors become layers, and a hard-sigmoid or hard-swish that was
+written out is recognized.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import keras
+
+from keras_mobilenets.layers import HardSigmoid, HardSwish
+from keras_mobilenets.quantization.graph import Graph, Node
+
+KERNEL_LAYERS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+"""Exactly these classes; what a subclass computes is not known."""
+
+_ACTIVATIONS = {
+    "relu": keras.layers.ReLU,
+    "relu6": lambda **kwargs: keras.layers.ReLU(6.0, **kwargs),
+    "hard_silu": HardSwish,
+    "hard_swish": HardSwish,
+    "hard_sigmoid": HardSigmoid,
+    "softmax": keras.layers.Softmax,
+    "sigmoid": lambda **kwargs: keras.layers.Activation("sigmoid", **kwargs),
+    "tanh": lambda **kwargs: keras.layers.Activation("tanh", **kwargs),
+}
+_UNARY_OPERATIONS = {
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "HardSilu": "hard_silu",
+    "HardSwish": "hard_silu",
+    "HardSigmoid": "hard_sigmoid",
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+}
+
+
+def lower(graph: Graph) -> Graph:
+    """Rewrites the graph in place into the plan's vocabulary, and returns it.
+
+    Raises:
+        ValueError: an activation is not known.
+    """
+    for node in list(graph.nodes):
+        if not node.is_input and not isinstance(node.layer, keras.layers.Layer):
+            _lower_operation(node)
+    made: dict[int, Any] = {}  # a layer that is used twice gets one activation layer
+    for node in list(graph.nodes):
+        if isinstance(node.layer, keras.layers.Activation) and _activation_name(node.layer) == "linear":
+            graph.redirect(node, node.inputs[0])
+        elif isinstance(node.layer, keras.layers.Activation):
+            node.layer = made.setdefault(id(node.layer), _activation_layer(node.layer, node.layer.name))
+        elif type(node.layer) in KERNEL_LAYERS and _activation_name(node.layer) != "linear":
+            if id(node.layer) not in made:
+                made[id(node.layer)] = _activation_layer(node.layer, f"{node.name}_{_activation_name(node.layer)}")
+            graph.insert_after(node, Node(made[id(node.layer)], (node,)))
+    _find_hard_sigmoid(graph)
+    _find_hard_swish(graph)
+    graph.prune()
+    return graph
+
+
+def _activation_name(layer: Any) -> str:
+    name = "linear" if layer.activation is None else keras.activations.serialize(layer.activation)
+    return name if isinstance(name, str) else getattr(layer.activation, "__name__", str(layer.activation))
+
+
+def _activation_layer(layer: Any, name: str) -> Any:
+    function = _activation_name(layer)
+    if function not in _ACTIVATIONS:
+        raise ValueError(
+            f"Layer {layer.name!r} has the activation {function!r}, which cannot be quantized. Known ones: "
+            f"{sorted(_ACTIVATIONS)}. Use one of them."
+        )
+    return _ACTIVATIONS[function](name=name, dtype=layer.dtype_policy)
+
+
+def _lower_operation(node: Node) -> None:
+    """Puts a layer in place of an operation that has one; others stay, and the plan may refuse them."""
+    kind, operands = type(node.layer).__name__, [*node.args, *node.kwargs.values()]
+    tensors = [operand for operand in operands if isinstance(operand, Node)]
+    name = f"{node.layer.name}_layer"
+    if kind in _UNARY_OPERATIONS and len(tensors) == 1 and getattr(node.layer, "axis", -1) == -1:
+        node.layer = _ACTIVATIONS[_UNARY_OPERATIONS[kind]](name=name, dtype=node.tensor.dtype)
+        node.args, node.kwargs = (tensors[0],), {}
+    elif kind in ("Add", "Multiply") and len(tensors) == 2 and len({len(t.tensor.shape) for t in tensors}) == 1:
+        node.layer = getattr(keras.layers, kind)(name=name, dtype=node.tensor.dtype)
+        node.args, node.kwargs = (tensors,), {}
+    elif (scaling := _scalar_scaling(kind, operands)) is not None:
+        node.layer = keras.layers.Rescaling(*scaling, name=name, dtype=node.tensor.dtype)
+        node.args, node.kwargs = (tensors[0],), {}
+
+
+def _scalar_scaling(kind: str, operands: list[Any]) -> tuple[float, float] | None:
+    """(scale, offset) of an operation between a tensor and a number; None for other operations."""
+    numeric = [isinstance(operand, numbers.Real) for operand in operands]
+    if len(operands) != 2 or sum(numeric) != 1:
+        return None
+    number = float(operands[numeric.index(True)])
+    second = numeric[1]
+    forms = {
+        "Add": (1.0, number),
+        "Multiply": (number, 0.0),
+        "Subtract": (1.0, -number) if second else (-1.0, number),
+        **({"TrueDivide": (1.0 / number, 0.0), "Divide": (1.0 / number, 0.0)} if second and number else {}),
+    }
+    return forms.get(kind)
+
+
+def is_scaling(node: Node, scale: float, offset: float) -> bool:
+    """Whether the node computes `scale * x + offset`."""
+    layer = node.layer
+    return isinstance(layer, keras.layers.Rescaling) and (
+        abs(layer.scale - scale) < 1e-6 and abs(layer.offset - offset) < 1e-6
+    )
+
+
+def is_relu(layer: Any, *maxima: float | None) -> bool:
+    """Whether the layer is a ReLU that clips above at one of `maxima` (None: not at all)."""
+    if not isinstance(layer, keras.layers.ReLU):
+        return False
+    return layer.max_value in maxima and layer.negative_slope == 0 and layer.threshold == 0
+
+
+def _find_hard_sigmoid(graph: Graph) -> None:
+    """`relu6(x + 3) / 6`, as keras.applications' MobileNetV3 writes it."""
+    consumers = graph.consumers()
+    for node in graph.nodes:
+        if not is_scaling(node, 1.0 / 6.0, 0.0) or not is_relu(node.inputs[0].layer, 6.0):
+            continue
+        clipped = node.inputs[0]
+        shifted = clipped.inputs[0]
+        if is_scaling(shifted, 1.0, 3.0) and len(consumers[clipped]) == 1:
+            node.layer = HardSigmoid(name=node.name, dtype=node.layer.dtype_policy)
+            node.args = (shifted.inputs[0],)
+
+
+def _find_hard_swish(graph: Graph) -> None:
+    """`x * hard_sigmoid(x)`."""
+    consumers = graph.consumers()
+    for node in graph.nodes:
+        if not isinstance(node.layer, keras.layers.Multiply) or len(node.inputs) != 2:
+            continue
+        for x, gate in (node.inputs, node.inputs[::-1]):
+            if isinstance(gate.layer, HardSigmoid) and gate.inputs == [x] and consumers[gate] == [node]:
+                node.layer = HardSwish(name=node.name, dtype=node.layer.dtype_policy)
+                node.args = (x,)
+                break

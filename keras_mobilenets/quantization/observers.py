@@ -1,0 +1,116 @@
+"""Observers: how a range of activations is found from the batches that pass by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class Observer:
+    """Turns batches into a range: `measure` reads one batch, `merge` joins it with what was seen before."""
+
+    def measure(self, inputs: Any) -> tuple[Any, Any]:
+        """The range (low, high) of one float32 batch."""
+        return ops.min(inputs), ops.max(inputs)
+
+    def merge(self, seen: tuple[Any, Any], batch: tuple[Any, Any], count: Any) -> tuple[Any, Any]:
+        """The new range from the range of `count` earlier batches and that of one more."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Observer:
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class MovingAverage(Observer):
+    """Averages the minima and maxima of the batches.
+
+    The first batch sets the range, the next ones are averaged evenly until `1 / count` falls below `1 - decay`; from
+    then on the old ones fade. So a short calibration is a plain mean, and a long training forgets its beginning.
+
+    Args:
+        decay: share of the old range that stays, in (0, 1).
+
+    Reference:
+        arXiv:1712.05877, section 3.1 (there without a warm-up).
+
+    Example:
+
+    >>> FakeQuant(observer=MovingAverage(decay=0.9)).observer.decay
+    0.9
+    """
+
+    def __init__(self, decay: float = 0.99):
+        if not 0 < decay < 1:
+            raise ValueError(f"`decay` must be in (0, 1). Received: decay={decay}")
+        self.decay = decay
+
+    def merge(self, seen, batch, count):
+        decay = ops.minimum(self.decay, count / (count + 1.0))
+        return tuple(decay * old + (1.0 - decay) * new for old, new in zip(seen, batch, strict=True))
+
+    def get_config(self):
+        return {"decay": self.decay}
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class MinMax(Observer):
+    """Keeps the smallest and the largest value of all batches: nothing is ever clipped, outliers cost resolution.
+
+    Example:
+
+    >>> calibrated = quantize_model(model, observer=MinMax())
+    """
+
+    def merge(self, seen, batch, count):
+        first = count == 0
+        low = ops.where(first, batch[0], ops.minimum(seen[0], batch[0]))
+        return low, ops.where(first, batch[1], ops.maximum(seen[1], batch[1]))
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class Percentile(MovingAverage):
+    """Averages, over the batches, the range that holds `percent` of the values: outliers are clipped.
+
+    Args:
+        percent: share of the values inside the range, in (50, 100]; half of the rest is cut off at each end.
+        decay: as in `MovingAverage`.
+
+    Example:
+
+    >>> calibrated = quantize_model(model, observer=Percentile(99.9))
+    """
+
+    def __init__(self, percent: float = 99.99, decay: float = 0.99):
+        super().__init__(decay)
+        if not 50 < percent <= 100:
+            raise ValueError(f"`percent` must be in (50, 100]. Received: percent={percent}")
+        self.percent = percent
+
+    def measure(self, inputs):
+        tail = (1.0 - self.percent / 100.0) / 2.0
+        low, high = ops.quantile(ops.reshape(inputs, (-1,)), [tail, 1.0 - tail])
+        return low, high
+
+    def get_config(self):
+        return {"percent": self.percent, **super().get_config()}
+
+
+_BY_NAME = {"moving_average": MovingAverage, "min_max": MinMax, "percentile": Percentile}
+
+
+def get_observer(identifier: Any) -> Observer:
+    """The observer of a name, a serialized observer, or an observer itself."""
+    if isinstance(identifier, Observer):
+        return identifier
+    if isinstance(identifier, dict):
+        return keras.saving.deserialize_keras_object(identifier)
+    if identifier in _BY_NAME:
+        return _BY_NAME[identifier]()
+    raise ValueError(f"`observer` must be an Observer or one of {sorted(_BY_NAME)}. Received: observer={identifier!r}")
