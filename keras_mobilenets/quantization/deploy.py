@@ -161,7 +161,7 @@ class _Deployment:
         cls = layer.float_class if isinstance(layer, QuantKernel) else type(layer)
         config |= {"use_bias": True, "dtype": "float32", "name": self.unique_name(layer.name)}
         new = cls.from_config(config)
-        self.weights.append((new, [kernel.astype("float32"), bias.astype("float32")]))
+        self.weights.append((new, [kernel.astype("float32"), _not_uniform(bias.astype("float32"))]))
         return new(value)
 
     def hard_sigmoid(self, node: Node, value: Any) -> Any:
@@ -238,3 +238,14 @@ class _Deployment:
         while not isinstance(node.layer, FakeQuant):
             node = node.inputs[0]
         return node.layer.range
+
+
+def _not_uniform(bias: np.ndarray) -> np.ndarray:
+    """The bias, its first value moved by one float32 step if all are equal and not 0.
+
+    TensorFlow's converter stores a uniform constant as one value and then quantizes it for all channels by the scale
+    of the first one (seen in 2.21 on the `+ 3` of an untrained squeeze-excite).
+    """
+    if bias[0] != 0.0 and np.all(bias == bias[0]):
+        bias[0] = np.nextafter(bias[0], np.float32(np.inf))
+    return bias
