@@ -25,46 +25,54 @@ TOTAL_STRIDE = 32
 """Each MobileNet halves its image five times, of which the first two make the stem."""
 
 
-def check_arguments(
-    *,
-    alpha: float,
-    include_top: bool,
-    weights: Weights,
-    pooling: str | None,
-    classes: int,
-    classifier_activation: Activation,
-    dropout: float,
-) -> None:
+def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, dropout: float) -> None:
     """Refuses what no model can be built from, before anything is built or downloaded.
 
     Raises:
         ValueError: names the argument, what it must be and what it was.
     """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "The MobileNets compute in channels_last only, the layout of every mobile runtime. Call "
+            "keras.config.set_image_data_format('channels_last') first."
+        )
     if not (isinstance(alpha, Real) and 0 < alpha < math.inf):
         raise ValueError(f"`alpha` must be > 0. Received: alpha={alpha!r}")
     if not 0 <= dropout < 1:
         raise ValueError(f"The dropout rate must be in [0, 1). Received: {dropout!r}")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
-    if not isinstance(classes, Integral) or classes < 1:
-        raise ValueError(f"`classes` must be an integer > 0. Received: classes={classes!r}")
     is_path = isinstance(weights, str | os.PathLike) and os.path.exists(weights)
     if weights not in (None, "imagenet") and not is_path:
         raise ValueError(
             "`weights` must be None (random), 'imagenet', or the path of a weight file that exists. "
             f"Received: weights={weights!r}"
         )
-    if weights == "imagenet" and include_top:
-        if classes != 1000:
-            raise ValueError(
-                "`classes` must be 1000 for `weights='imagenet'` with `include_top=True`; for other classes build with "
-                f"`include_top=False` and add a head. Received: classes={classes}"
-            )
-        if keras.activations.get(classifier_activation) not in (keras.activations.softmax, keras.activations.linear):
-            raise ValueError(
-                "`classifier_activation` must be None or 'softmax' for `weights='imagenet'`. "
-                f"Received: classifier_activation={classifier_activation!r}"
-            )
+
+
+def check_classes(classes: int, activation: Activation, *, published: bool) -> None:
+    """Refuses what no classifier can be built from.
+
+    Args:
+        classes: number of classes.
+        activation: of the classifier.
+        published: whether it gets published weights.
+
+    Raises:
+        ValueError: names the argument, what it must be and what it was.
+    """
+    if not isinstance(classes, Integral) or classes < 1:
+        raise ValueError(f"`classes` must be an integer > 0. Received: classes={classes!r}")
+    if published and classes != 1000:
+        raise ValueError(
+            "`classes` must be 1000 for `weights='imagenet'` with `include_top=True`; for other classes build with "
+            f"`include_top=False` and add a head. Received: classes={classes}"
+        )
+    if published and keras.activations.get(activation) not in (keras.activations.softmax, keras.activations.linear):
+        raise ValueError(
+            "`classifier_activation` must be None or 'softmax' for `weights='imagenet'`. "
+            f"Received: classifier_activation={activation!r}"
+        )
 
 
 def check_published(**arguments: tuple[Any, Any]) -> None:
@@ -149,9 +157,7 @@ def _check_shape(shape: Sequence[int | None], *, smallest: int) -> None:
             )
 
 
-def strides_and_dilations(
-    strides: Sequence[int], *, output_stride: int, stem_stride: int
-) -> list[tuple[int, int]]:
+def strides_and_dilations(strides: Sequence[int], *, output_stride: int, stem_stride: int) -> list[tuple[int, int]]:
     """Says how each convolution of a network steps, given the strides in the paper's table.
 
     A stride that would go beyond `output_stride` becomes 1, and the kernels behind it are dilated instead, so that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from keras_mobilenets.layers import inline
 _LAST_LAYERS = frozenset({"conv_pw_13_relu", "out_relu", "conv_1_hard_swish", "conv_1_relu"})
 
 
-def endpoints(model: keras.Model) -> dict[str, keras.KerasTensor]:
+def endpoints(model: keras.Model, *, layers: Sequence[str] = ()) -> dict[str, keras.KerasTensor]:
     """Gives the feature maps of a MobileNet by name.
 
     For each ratio N of input to output size there is
@@ -21,18 +22,19 @@ def endpoints(model: keras.Model) -> dict[str, keras.KerasTensor]:
     - `stride_N_expansion`: the last expanded map of that size, inside a block, where the family expands (V2, V3).
 
     The last expansion at a stride mostly belongs to the block that leaves it: `stride_16_expansion` is what SSDLite
-    takes, the expansion of V2's `block_13`, of V3-Large's 13th and of V3-Small's 9th bottleneck. Any other tensor is
-    reached by the name of its layer: `inline(model).get_layer("block_5_add").output`.
+    takes, the expansion of V2's `block_13`, of V3-Large's 13th and of V3-Small's 9th bottleneck.
 
     Args:
         model: a MobileNet of this package, with or without top, or a functional or sequential model around one.
+        layers: names of layers of the flat view, as `inline(model)` has them, whose outputs are wanted as well.
 
     Returns:
-        The maps, of shape (batch, height, width, channels), by name in the order of the network. They belong to the
-        model's own input: `keras.Model(model.inputs, list(endpoints(model).values()))` computes all of them.
+        The maps, of shape (batch, height, width, channels), by name in the order of the network, then the outputs of
+        `layers` by theirs. They belong to the model's own input, so that
+        `keras.Model(model.inputs, list(endpoints(model).values()))` computes all of them.
 
     Raises:
-        ValueError: `model` cannot be flattened, or holds no MobileNet.
+        ValueError: `model` cannot be flattened, holds no MobileNet, or has no layer of a name in `layers`.
 
     Example:
 
@@ -40,43 +42,46 @@ def endpoints(model: keras.Model) -> dict[str, keras.KerasTensor]:
     >>> {name: tuple(map.shape[1:]) for name, map in endpoints(model).items() if "16" in name}
     {'stride_16': (6, 6, 32), 'stride_16_expansion': (6, 6, 192)}
     """
-    flat = inline(model)
-    layers = {layer.name: layer for layer in flat.layers}
-    maps: dict[int, keras.KerasTensor] = {}
-    expansions: dict[int, keras.KerasTensor] = {}
-    stride = 1
-    for layer in flat.layers:
-        if layer.name in _LAST_LAYERS:
-            maps[stride] = layer.output
-            break
-        if not _is_spatial(layer):
-            continue
-        expand = layers.get(_expansion_name(layer))
-        if expand is not None:
-            expansions[stride] = layer.input
-        if layer.strides[0] > 1:
-            if stride > 1:
-                maps[stride] = layer.input if expand is None else expand.input
-            stride *= layer.strides[0]
-    else:
+    calls = _calls(inline(model))
+    unknown = [name for name in layers if name not in calls]
+    if unknown:
+        raise ValueError(f"`layers` must be names of layers in `inline(model)`. Received: {', '.join(unknown)}")
+    if not _LAST_LAYERS & calls.keys():
         raise ValueError(f"`model` must be a MobileNet, or hold one. Received: {model.name!r}")
-    return _named(maps, expansions)
+    return {**_maps(calls), **{name: calls[name][2] for name in layers}}
 
 
-def _is_spatial(layer: keras.layers.Layer) -> bool:
-    convolves = isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
-    return convolves and max(layer.kernel_size) > 1
+def _calls(flat: keras.Model) -> dict[str, tuple[keras.layers.Layer, Any, Any]]:
+    """Each layer with its input and output in this very graph, by name in the order of the computation.
+
+    `layer.input` will not do: a layer that several graphs share, as those of a nested model do, answers for the first.
+    """
+    calls = {}
+
+    def record(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        calls[layer.name] = (layer, args[0], outputs)
+        return outputs
+
+    keras.models.clone_model(flat, input_tensors=flat.input, clone_function=lambda layer: layer, call_function=record)
+    return calls
 
 
-def _expansion_name(layer: keras.layers.Layer) -> str:
-    return layer.name.removesuffix("_depthwise") + "_expand"
-
-
-def _named(maps: dict[int, Any], expansions: dict[int, Any]) -> dict[str, Any]:
-    named = {}
-    for stride in sorted(maps.keys() | expansions.keys()):
-        if stride in maps:
-            named[f"stride_{stride}"] = maps[stride]
-        if stride in expansions:
-            named[f"stride_{stride}_expansion"] = expansions[stride]
-    return named
+def _maps(calls: dict[str, tuple[keras.layers.Layer, Any, Any]]) -> dict[str, keras.KerasTensor]:
+    """Walks the convolutions that look around themselves: the stem, and the depthwise one of each block."""
+    maps: dict[str, keras.KerasTensor] = {}
+    stride, behind_stem = 1, False
+    for name, (layer, inputs, outputs) in calls.items():
+        if name in _LAST_LAYERS:
+            maps[f"stride_{stride}"] = outputs
+            break
+        if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) or max(layer.kernel_size) == 1:
+            continue
+        _, block_input, _ = calls.get(f"{name.removesuffix('_depthwise')}_expand", (None, inputs, None))
+        if behind_stem:
+            maps[f"stride_{stride}"] = block_input
+        if block_input is not inputs:
+            maps[f"stride_{stride}_expansion"] = inputs
+        behind_stem = True
+        stride *= layer.strides[0]
+    return maps

@@ -8,8 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mobilenets.layers import inline
-
 PIXELS = (0.0, 255.0)
 SCALED = (-1.0, 1.0)
 
@@ -64,12 +62,14 @@ def input_range(model: keras.Model) -> tuple[float, float] | None:
     >>> input_range(MobileNetV3Small(weights=None)), input_range(MobileNetV2(weights=None))
     ((0.0, 255.0), (-1.0, 1.0))
     """
-    layers = [layer for layer in inline(model).layers if not isinstance(layer, keras.layers.InputLayer)]
-    first = layers[0]
+    first: Any = model
+    while isinstance(first, keras.Model):
+        inner = [layer for layer in first.layers if not isinstance(layer, keras.layers.InputLayer)]
+        first = inner[0] if inner else None
     if isinstance(first, keras.layers.Rescaling) and np.ndim(first.scale) == 0 and np.ndim(first.offset) == 0:
         low, high = ((limit - first.offset) / first.scale for limit in SCALED)
         return round(low, 6), round(high, 6)
-    return SCALED if first.name in _STEMS else None
+    return SCALED if getattr(first, "name", None) in _STEMS else None
 
 
 def check_input_range(model: keras.Model, images: Any, *, stacklevel: int = 2) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.applications import common, pretrained, preprocessing
+from keras_mobilenets.applications import common, preprocessing, pretrained
 from keras_mobilenets.applications.common import Activation, Weights
 from keras_mobilenets.layers import DepthwiseSeparableConv
 
@@ -40,6 +40,7 @@ TABLE = (
     # The paper prints "s2" here as well, with an output of 7x7 that only stride 1 gives.
     Row(1, 1024),
 )
+STRIDES = (2, *(row.stride for row in TABLE))
 
 
 def MobileNet(
@@ -113,18 +114,9 @@ def MobileNet(
     >>> model.output_shape, model.count_params()
     ((None, 10), 221114)
     """
-    common.check_arguments(
-        alpha=alpha,
-        include_top=include_top,
-        weights=weights,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        dropout=dropout,
-    )
-    image = common.image_input(
-        input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=include_top
-    )
+    common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout)
+    common.check_classes(classes, classifier_activation, published=weights == "imagenet" and include_top)
+    image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=include_top)
     size = image.shape[1]
     if weights == "imagenet":
         common.check_published(
@@ -134,33 +126,36 @@ def MobileNet(
         )
         size = pretrained.published_size("MobileNet", alpha, image)
         weights = pretrained.pretrained_path("MobileNet", alpha, size, include_top=include_top)
-
-    steps = common.strides_and_dilations(
-        [2, *(row.stride for row in TABLE)], output_stride=output_stride, stem_stride=stem_stride
-    )
+    block = {"depth_multiplier": depth_multiplier, "quantization_friendly": quantization_friendly}
     settings = {"normalization": normalization, "momentum": momentum, "epsilon": epsilon}
-    x = common.convolution(
-        image, int(STEM_FILTERS * alpha), 3, strides=steps[0][0], name="conv1", activation="relu6", **settings
-    )
-    for index, (row, (strides, dilation_rate)) in enumerate(zip(TABLE, steps[1:], strict=True), start=1):
+    steps = common.strides_and_dilations(STRIDES, output_stride=output_stride, stem_stride=stem_stride)
+    x = _trunk(image, alpha, steps, block, settings)
+    x = _top(x, classes, dropout, classifier_activation) if include_top else common.pool(x, pooling)
+    return common.finish(x, image, name=name or f"mobilenet_{alpha:0.2f}_{size}", weights=weights)
+
+
+def _trunk(x: Any, alpha: float, steps: list[tuple[int, int]], block: dict[str, Any], settings: dict[str, Any]) -> Any:
+    (stem_strides, _), *steps = steps
+    filters = int(STEM_FILTERS * alpha)
+    x = common.convolution(x, filters, 3, strides=stem_strides, name="conv1", activation="relu6", **settings)
+    for index, (row, (strides, dilation_rate)) in enumerate(zip(TABLE, steps, strict=True), start=1):
         x = DepthwiseSeparableConv(
             int(row.filters * alpha),
             strides=strides,
             dilation_rate=dilation_rate,
-            depth_multiplier=depth_multiplier,
-            quantization_friendly=quantization_friendly,
+            **block,
             **settings,
             name=f"conv_{index}",
         )(x)
-    if include_top:
-        x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-        x = keras.layers.Dropout(dropout, name="dropout")(x)
-        x = keras.layers.Conv2D(classes, 1, padding="same", name="conv_preds")(x)
-        x = keras.layers.Reshape((classes,), name="reshape_2")(x)
-        x = keras.layers.Activation(classifier_activation, name="predictions")(x)
-    else:
-        x = common.pool(x, pooling)
-    return common.finish(x, image, name=name or f"mobilenet_{alpha:0.2f}_{size}", weights=weights)
+    return x
+
+
+def _top(x: Any, classes: int, dropout: float, activation: Activation) -> Any:
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    x = keras.layers.Dropout(dropout, name="dropout")(x)
+    x = keras.layers.Conv2D(classes, 1, padding="same", name="conv_preds")(x)
+    x = keras.layers.Reshape((classes,), name="reshape_2")(x)
+    return keras.layers.Activation(activation, name="predictions")(x)
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:

@@ -38,6 +38,10 @@ TABLE = (
 )
 LAST_FILTERS = 1280
 
+# One pair (row, stride) for each of a row's n blocks: only the first has the row's stride.
+BLOCKS = tuple((row, row.stride if repeat == 0 else 1) for row in TABLE for repeat in range(row.repeats))
+STRIDES = (2, *(stride for _, stride in BLOCKS))
+
 
 def MobileNetV2(
     input_shape: Sequence[int | None] | None = None,
@@ -103,71 +107,45 @@ def MobileNetV2(
     >>> model.output_shape, model.count_params()
     ((None, 2, 2, 1280), 410208)
     """
-    common.check_arguments(
-        alpha=alpha,
-        include_top=include_top,
-        weights=weights,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        dropout=dropout,
-    )
-    image = common.image_input(
-        input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=include_top
-    )
+    common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout)
+    common.check_classes(classes, classifier_activation, published=weights == "imagenet" and include_top)
+    image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=include_top)
     size = image.shape[1]
     if weights == "imagenet":
         common.check_published(normalization=(normalization, "batch"))
         size = pretrained.published_size("MobileNetV2", alpha, image)
         weights = pretrained.pretrained_path("MobileNetV2", alpha, size, include_top=include_top)
-
     settings = {"normalization": normalization, "momentum": momentum, "epsilon": epsilon}
-    x = _trunk(image, alpha, output_stride, stem_stride, settings)
-    if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        if dropout:
-            x = keras.layers.Dropout(dropout, name="dropout")(x)
-        x = keras.layers.Dense(classes, activation=classifier_activation, name="predictions")(x)
-    else:
-        x = common.pool(x, pooling)
+    steps = common.strides_and_dilations(STRIDES, output_stride=output_stride, stem_stride=stem_stride)
+    x = _trunk(image, alpha, steps, settings)
+    x = _top(x, classes, dropout, classifier_activation) if include_top else common.pool(x, pooling)
     return common.finish(x, image, name=name or f"mobilenetv2_{alpha:0.2f}_{size}", weights=weights)
 
 
-def _trunk(x: Any, alpha: float, output_stride: int, stem_stride: int, settings: dict[str, Any]) -> Any:
-    blocks = [(row, row.stride if repeat == 0 else 1) for row in TABLE for repeat in range(row.repeats)]
-    steps = common.strides_and_dilations(
-        [2, *(stride for _, stride in blocks)], output_stride=output_stride, stem_stride=stem_stride
-    )
-    x = common.convolution(
-        x,
-        make_divisible(STEM_FILTERS * alpha),
-        3,
-        strides=steps[0][0],
-        name="Conv1",
-        bn_name="bn_Conv1",
-        activation="relu6",
-        **settings,
-    )
-    for index, ((row, stride), (strides, dilation_rate)) in enumerate(zip(blocks, steps[1:], strict=True)):
+def _trunk(x: Any, alpha: float, steps: list[tuple[int, int]], settings: dict[str, Any]) -> Any:
+    (stem_strides, _), *steps = steps
+    stem = {"name": "Conv1", "bn_name": "bn_Conv1", "activation": "relu6", **settings}
+    x = common.convolution(x, make_divisible(STEM_FILTERS * alpha), 3, strides=stem_strides, **stem)
+    for index, ((row, stride), (strides, dilation_rate)) in enumerate(zip(BLOCKS, steps, strict=True)):
         x = InvertedResidual(
             make_divisible(int(row.filters * alpha)),
             expansion=row.expansion if row.expansion > 1 else None,
             strides=strides,
             dilation_rate=dilation_rate,
-            residual=None if stride == 1 else False,  # a block that had a stride has no residual connection
+            residual=None if stride == 1 else False,  # where the table has a stride, there is no residual connection
             normalization_suffix="BN",
             **settings,
             name=f"block_{index}" if index else "expanded_conv",
         )(x)
-    return common.convolution(
-        x,
-        make_divisible(LAST_FILTERS * max(alpha, 1.0)),
-        1,
-        name="Conv_1",
-        activation="relu6",
-        activation_prefix="out",
-        **settings,
-    )
+    last = {"name": "Conv_1", "activation_prefix": "out", "activation": "relu6", **settings}
+    return common.convolution(x, make_divisible(LAST_FILTERS * max(alpha, 1.0)), 1, **last)
+
+
+def _top(x: Any, classes: int, dropout: float, activation: Activation) -> Any:
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    return keras.layers.Dense(classes, activation=activation, name="predictions")(x)
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:

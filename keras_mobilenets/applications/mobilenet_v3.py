@@ -31,6 +31,26 @@ class Row:
     stride: int
 
 
+@dataclass(frozen=True)
+class Network:
+    """One of the paper's tables, with the activation of its first and last convolutions and the width of its top."""
+
+    builder: str
+    table: tuple[Row, ...]
+    last_filters: int
+    activation: str = HS
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of all convolutions that may have one, the stem's first."""
+        return (2, *(row.stride for row in self.table))
+
+    def minimalistic(self) -> Network:
+        """The same widths without squeeze-excite, hard-swish and 5x5 kernels."""
+        table = tuple(replace(row, kernel_size=3, se_ratio=None, activation=RE) for row in self.table)
+        return replace(self, table=table, activation=RE)
+
+
 STEM_FILTERS = 16
 TABLE_LARGE = (
     #   k  exp  out  SE  NL  s
@@ -64,12 +84,34 @@ TABLE_SMALL = (
     Row(5, 576, 96, SE, HS, 1),
     Row(5, 576, 96, SE, HS, 1),
 )
-LAST_FILTERS_LARGE = 1280
-LAST_FILTERS_SMALL = 1024
+LARGE = Network("MobileNetV3Large", TABLE_LARGE, last_filters=1280)
+SMALL = Network("MobileNetV3Small", TABLE_SMALL, last_filters=1024)
 
-_DOC = """Builds a MobileNetV3-{size}: inverted residual blocks found by search, with squeeze-excite and hard-swish.
 
-    The positional arguments are those of `keras.applications.{name}`, and its weights give the same answers.
+def MobileNetV3Small(
+    input_shape: Sequence[int | None] | None = None,
+    alpha: float = 1.0,
+    minimalistic: bool = False,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: Any = None,
+    classes: int = 1000,
+    pooling: str | None = None,
+    dropout_rate: float = 0.2,
+    classifier_activation: Activation = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "MobileNetV3Small",
+    *,
+    rho: float = 1.0,
+    output_stride: int = 32,
+    stem_stride: int = 4,
+    normalization: str | None = "batch",
+    momentum: float = 0.999,
+    epsilon: float = 1e-3,
+) -> keras.Model:
+    """Builds a MobileNetV3-Small: inverted residual blocks found by search, with squeeze-excite and hard-swish.
+
+    The positional arguments are those of `keras.applications.MobileNetV3Small`, and its weights give the same answers.
 
     The model scales its input itself. What it takes, and what `mobilenet_v3.preprocess_input` gives, depends on one
     argument that both have:
@@ -115,34 +157,11 @@ _DOC = """Builds a MobileNetV3-{size}: inverted residual blocks found by search,
 
     Example:
 
-    >>> model = {name}((64, 64, 3), weights=None, classes=10)
+    >>> model = MobileNetV3Small((64, 64, 3), weights=None, classes=10)
     >>> model.output_shape, model.count_params()
-    ((None, 10), {parameters})
+    ((None, 10), 1540218)
     """
-
-
-def MobileNetV3Small(
-    input_shape: Sequence[int | None] | None = None,
-    alpha: float = 1.0,
-    minimalistic: bool = False,
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: Any = None,
-    classes: int = 1000,
-    pooling: str | None = None,
-    dropout_rate: float = 0.2,
-    classifier_activation: Activation = "softmax",
-    include_preprocessing: bool = True,
-    name: str | None = "MobileNetV3Small",
-    *,
-    rho: float = 1.0,
-    output_stride: int = 32,
-    stem_stride: int = 4,
-    normalization: str | None = "batch",
-    momentum: float = 0.999,
-    epsilon: float = 1e-3,
-) -> keras.Model:
-    return _build("MobileNetV3Small", **locals())
+    return _build(SMALL, **locals())
 
 
 def MobileNetV3Large(
@@ -166,15 +185,63 @@ def MobileNetV3Large(
     momentum: float = 0.999,
     epsilon: float = 1e-3,
 ) -> keras.Model:
-    return _build("MobileNetV3Large", **locals())
+    """Builds a MobileNetV3-Large: inverted residual blocks found by search, with squeeze-excite and hard-swish.
 
+    The positional arguments are those of `keras.applications.MobileNetV3Large`, and its weights give the same answers.
 
-MobileNetV3Small.__doc__ = _DOC.format(name="MobileNetV3Small", size="Small", parameters=1_541_243)
-MobileNetV3Large.__doc__ = _DOC.format(name="MobileNetV3Large", size="Large", parameters=4_239_242)
+    The model scales its input itself. What it takes, and what `mobilenet_v3.preprocess_input` gives, depends on one
+    argument that both have:
+
+    | `include_preprocessing` | the model takes | `preprocess_input` |
+    |---|---|---|
+    | True (default) | pixels in [0, 255] | gives them back as they are |
+    | False | values in [-1, 1] | scales pixels to them |
+
+    Args:
+        input_shape: (height, width, channels), sizes from 32 or None; by default (None, None, 3). Any number of
+            channels.
+        alpha: width multiplier, > 0. Widths are rounded to multiples of 8; the stem has 16 filters for any `alpha`.
+        minimalistic: without squeeze-excite, hard-swish and 5x5 kernels: what runs everywhere.
+        include_top: whether with pooling and classifier.
+        weights: None for random ones, "imagenet" for those of keras.applications, or a path: a legacy `.h5`, a
+            `.weights.h5` or a `.keras` file. It is loaded by the layers' names and shapes.
+        input_tensor: a KerasTensor to build on, in place of a new input.
+        classes: number of classes.
+        pooling: without top: None for the feature map, "avg" or "max" over height and width.
+        dropout_rate: before the classifier, in [0, 1).
+        classifier_activation: of the classifier; None gives logits.
+        include_preprocessing: whether the model scales pixels to [-1, 1] itself.
+        name: of the model.
+        rho: resolution multiplier, > 0: where it is not 1, the default size is `224 * rho`. Published: 1.
+        output_stride: largest ratio of input to output size: 32, or 16 or 8 by dilation.
+        stem_stride: how much the first convolution and the first strided block halve: 4 as published, 2 for images
+            of about 64x64, 1 for 32x32. The weights are the same.
+        normalization: "batch", or None for convolutions with a bias instead.
+        momentum: of the batch normalization.
+        epsilon: of the batch normalization.
+
+    Returns:
+        A functional Keras model. With top it gives (batch, classes); `inline(model)` is its flat view, with the layer
+        names of keras.applications, and `endpoints(model)` its feature maps.
+
+    Raises:
+        ValueError: an argument is out of its range, contradicts another, or the weights do not fit.
+        ConnectionError: the ImageNet weights are neither in Keras' cache nor to be had from the network.
+
+    Reference:
+        Howard et al., Searching for MobileNetV3, arXiv:1905.02244.
+
+    Example:
+
+    >>> model = MobileNetV3Large((64, 64, 3), weights=None, classes=10)
+    >>> model.output_shape, model.count_params()
+    ((None, 10), 4239242)
+    """
+    return _build(LARGE, **locals())
 
 
 def _build(
-    builder: str,
+    network: Network,
     *,
     input_shape: Sequence[int | None] | None,
     alpha: float,
@@ -193,63 +260,31 @@ def _build(
     stem_stride: int,
     **settings: Any,
 ) -> keras.Model:
-    common.check_arguments(
-        alpha=alpha,
-        include_top=include_top,
-        weights=weights,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        dropout=dropout_rate,
-    )
+    common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout_rate)
+    common.check_classes(classes, classifier_activation, published=weights == "imagenet" and include_top)
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=False)
     if weights == "imagenet":
         common.check_published(normalization=(settings["normalization"], "batch"))
-        # Warnings point to the call of the builder, two frames up.
-        size = pretrained.published_size(builder, alpha, image, minimalistic=minimalistic, stacklevel=4)
-        weights = pretrained.pretrained_path(
-            builder, alpha, size, include_top=include_top, minimalistic=minimalistic
-        )
-    large = builder == "MobileNetV3Large"
-    table, last_filters = (TABLE_LARGE, LAST_FILTERS_LARGE) if large else (TABLE_SMALL, LAST_FILTERS_SMALL)
-    activation = HS
-    if minimalistic:
-        table = tuple(replace(row, kernel_size=3, se_ratio=None, activation=RE) for row in table)
-        activation = RE
-
+        variant = {"builder": network.builder, "alpha": alpha, "minimalistic": minimalistic}
+        size = pretrained.published_size(image=image, **variant, stacklevel=4)  # warns where the builder was called
+        weights = pretrained.pretrained_path(size=size, include_top=include_top, **variant)
+    network = network.minimalistic() if minimalistic else network
+    steps = common.strides_and_dilations(network.strides, output_stride=output_stride, stem_stride=stem_stride)
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image) if include_preprocessing else image
-    x = _trunk(x, table, alpha, activation, output_stride, stem_stride, settings)
+    x = _trunk(x, network, alpha, steps, settings)
     if include_top:
-        x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-        x = keras.layers.Conv2D(make_divisible(last_filters * max(alpha, 1.0)), 1, padding="same", name="conv_2")(x)
-        x = activation_layer(activation, "conv_2")(x)
-        if dropout_rate:
-            x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
-        x = keras.layers.Conv2D(classes, 1, padding="same", name="logits")(x)
-        x = keras.layers.Flatten(name="flatten")(x)
-        x = keras.layers.Activation(classifier_activation, name="predictions")(x)
+        x = _top(x, network, alpha, classes, dropout_rate, classifier_activation)
     else:
         x = common.pool(x, pooling)
-    return common.finish(x, image, name=name, weights=weights)
+    return common.finish(x, image, name=name or network.builder, weights=weights)
 
 
-def _trunk(
-    x: Any,
-    table: Sequence[Row],
-    alpha: float,
-    activation: str,
-    output_stride: int,
-    stem_stride: int,
-    settings: dict[str, Any],
-) -> Any:
-    steps = common.strides_and_dilations(
-        [2, *(row.stride for row in table)], output_stride=output_stride, stem_stride=stem_stride
-    )
-    x = common.convolution(
-        x, STEM_FILTERS, 3, strides=steps[0][0], name="conv", activation=activation, **settings
-    )
-    previous_filters = STEM_FILTERS  # as in the table: `expansion` is the paper's ratio, whatever alpha is
-    for index, (row, (strides, dilation_rate)) in enumerate(zip(table, steps[1:], strict=True)):
+def _trunk(x: Any, network: Network, alpha: float, steps: list[tuple[int, int]], settings: dict[str, Any]) -> Any:
+    (stem_strides, _), *steps = steps
+    neck = {"activation": network.activation, **settings}
+    x = common.convolution(x, STEM_FILTERS, 3, strides=stem_strides, name="conv", **neck)
+    previous_filters = STEM_FILTERS  # of the table: the expansion is the paper's ratio, whatever alpha is
+    for index, (row, (strides, dilation_rate)) in enumerate(zip(network.table, steps, strict=True)):
         x = InvertedResidual(
             make_divisible(row.filters * alpha),
             expansion=row.exp_size / previous_filters if index else None,
@@ -258,12 +293,24 @@ def _trunk(
             dilation_rate=dilation_rate,
             se_ratio=row.se_ratio,
             activation=row.activation,
-            residual=None if row.stride == 1 else False,  # a block that had a stride has no residual connection
+            residual=None if row.stride == 1 else False,  # where the table has a stride, there is none
             **settings,
             name=f"expanded_conv_{index}" if index else "expanded_conv",
         )(x)
         previous_filters = row.filters
-    return common.convolution(x, make_divisible(6 * x.shape[-1]), 1, name="conv_1", activation=activation, **settings)
+    return common.convolution(x, make_divisible(6 * x.shape[-1]), 1, name="conv_1", **neck)
+
+
+def _top(x: Any, network: Network, alpha: float, classes: int, dropout: float, activation: Activation) -> Any:
+    filters = make_divisible(network.last_filters * max(alpha, 1.0))
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    x = keras.layers.Conv2D(filters, 1, padding="same", name="conv_2")(x)
+    x = activation_layer(network.activation, "conv_2")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    x = keras.layers.Conv2D(classes, 1, padding="same", name="logits")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    return keras.layers.Activation(activation, name="predictions")(x)
 
 
 def preprocess_input(x: Any, data_format: str | None = None, *, include_preprocessing: bool = True) -> Any:

@@ -47,8 +47,7 @@ def check_data_format(data_format: str | None) -> None:
     """Refuses what is no data format."""
     if data_format not in (None, "channels_last", "channels_first"):
         raise ValueError(
-            "`data_format` must be None, 'channels_last' or 'channels_first'. "
-            f"Received: data_format={data_format!r}"
+            f"`data_format` must be None, 'channels_last' or 'channels_first'. Received: data_format={data_format!r}"
         )
 
 

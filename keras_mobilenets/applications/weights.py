@@ -31,9 +31,7 @@ class _Stored:
     variables: dict[str, h5py.Dataset]
 
 
-def load_weights(
-    model: keras.Model, path: str | os.PathLike[str], *, skip: Iterable[keras.layers.Layer] = ()
-) -> None:
+def load_weights(model: keras.Model, path: str | os.PathLike[str], *, skip: Iterable[keras.layers.Layer] = ()) -> None:
     """Loads weights into a model by the names and shapes of its primitive layers.
 
     The file may come from this package or from keras.applications, of Keras 3 or of its predecessors: what counts are
@@ -151,13 +149,14 @@ def _pair(
             raise ValueError(f"{path} does not fit {model_name}: {_some(misfits)}")
         return pairs
     if len(layers) == len(stored) and all(map(_fits, layers, stored)):
-        layer, entry = next(pair for pair in zip(layers, stored) if _canonical(pair[0].name) != _canonical(pair[1].name))
+        pairs = list(zip(layers, stored, strict=True))
+        layer, entry = next(pair for pair in pairs if _canonical(pair[0].name) != _canonical(pair[1].name))
         warnings.warn(
             f"{path} names its layers otherwise than {model_name} (first {entry.name!r} for {layer.name!r}); their "
             "number, order and shapes agree, so that they are loaded in order.",
             stacklevel=3,
         )
-        return list(zip(layers, stored))
+        return pairs
     missing = [f"{layer.name} {_shapes(layer)}" for name, layer in wanted.items() if name not in found]
     unknown = [f"{entry.name} {_stored_shapes(entry)}" for name, entry in found.items() if name not in wanted]
     raise ValueError(
@@ -186,7 +185,7 @@ def _variables(layer: keras.layers.Layer, stored: _Stored) -> list[tuple[Any, h5
     names = [variable.name for variable in layer.weights]
     if set(names) == stored.variables.keys():
         return [(variable, stored.variables[variable.name]) for variable in layer.weights]
-    return list(zip(layer.weights, stored.variables.values()))
+    return list(zip(layer.weights, stored.variables.values(), strict=False))  # `_fits` counts them
 
 
 def _array(data: h5py.Dataset) -> np.ndarray:
