@@ -1,0 +1,122 @@
+"""Whether the file answers as the Keras model does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets.export.graph import read_tflite
+from keras_mobilenets.export.runner import TFLiteModel
+
+FLOAT_TOLERANCE = 1e-3  # of the largest output; float32 kernels differ by rounding, which stays far below that
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A `.tflite` file beside its Keras model, on the same images.
+
+    Attributes:
+        images: how many.
+        source: which: "calibration", "verify" or "random".
+        agreement: share of images with the same highest score; None where the first output has no classes.
+        max_difference, mean_difference: of all outputs, in their own unit.
+        max_steps, mean_steps: the same in steps of the file's integer outputs; None where an output is float.
+        largest: the largest absolute value that the Keras model gave.
+    """
+
+    images: int
+    source: str
+    agreement: float | None
+    max_difference: float
+    mean_difference: float
+    max_steps: float | None
+    mean_steps: float | None
+    largest: float
+
+    def __str__(self) -> str:
+        parts = [] if self.agreement is None else [f"top-1 agreement {self.agreement:.1%}"]
+        if self.max_steps is not None:
+            parts.append(f"largest difference {self.max_steps:.3g} steps, mean {self.mean_steps:.3g}")
+        else:
+            parts.append(f"largest difference {self.max_difference:.3g}, mean {self.mean_difference:.3g}")
+        kind = {"calibration": "calibration images", "verify": "given images", "random": "random images"}[self.source]
+        return f"{', '.join(parts)} ({self.images} {kind})"
+
+
+def compare(model: keras.Model, content: bytes, images: np.ndarray, given: np.ndarray, source: str) -> Parity:
+    """Runs a file beside its Keras model.
+
+    Args:
+        model: the Keras model.
+        content: of the file.
+        images: as the Keras model takes them.
+        given: the same images, as `TFLiteModel.predict` takes them.
+        source: what to call them.
+
+    Returns:
+        A `Parity`.
+
+    Raises:
+        RuntimeError: either gives a value that is not a number.
+    """
+    expected = _predict(model, images)
+    answers = _as_list(TFLiteModel(content).predict(given))
+    differences, steps = [], []
+    graph = read_tflite(content).graph
+    for index, left, right in zip(graph.outputs, expected, answers, strict=True):
+        if not (np.isfinite(left).all() and np.isfinite(right).all()):
+            raise RuntimeError(f"{model.name}: an output is not a finite number. Nothing was written.")
+        difference = np.abs(left - right.astype(np.float32)).ravel()
+        differences.append(difference)
+        if len(graph.tensors[index].scales):
+            steps.append(difference / graph.tensors[index].scales[0])
+    all_differences = np.concatenate(differences)
+    all_steps = np.concatenate(steps) if len(steps) == len(differences) else None
+    return Parity(
+        images=len(images),
+        source=source,
+        agreement=_agreement(expected[0], answers[0]),
+        max_difference=float(all_differences.max()),
+        mean_difference=float(all_differences.mean()),
+        max_steps=None if all_steps is None else float(all_steps.max()),
+        mean_steps=None if all_steps is None else float(all_steps.mean()),
+        largest=float(max(np.abs(one).max() for one in expected)),
+    )
+
+
+def require_equal(found: Parity) -> None:
+    """Raises a RuntimeError if a float32 file differs from its model by more than rounding."""
+    if found.max_difference > FLOAT_TOLERANCE * max(1.0, found.largest):
+        raise RuntimeError(
+            f"The file does not answer as the Keras model does, so nothing was written: {found}. Layers that behave "
+            "differently when traced (Python control flow, random numbers at inference) are the usual cause."
+        )
+
+
+def agreement(model: keras.Model, content: bytes, images: np.ndarray, given: np.ndarray) -> float | None:
+    """Share of images on which a file and a Keras model have the same highest score; arguments as in `compare`."""
+    return _agreement(_predict(model, images)[0], _as_list(TFLiteModel(content).predict(given))[0])
+
+
+def _predict(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    """Like `model.predict`, without tracing: for so few images that takes several times as long as running them."""
+    batches = [
+        [keras.ops.convert_to_numpy(one) for one in _as_list(model(images[start : start + BATCH], training=False))]
+        for start in range(0, len(images), BATCH)
+    ]
+    return [np.concatenate(parts).astype(np.float32) for parts in zip(*batches, strict=True)]
+
+
+def _agreement(left: np.ndarray, right: np.ndarray) -> float | None:
+    if left.ndim < 2 or left.shape[-1] < 2:
+        return None
+    return float(np.mean(np.argmax(left, -1) == np.argmax(right, -1)))
+
+
+def _as_list(outputs: Any) -> list[Any]:
+    return list(keras.tree.flatten(outputs))

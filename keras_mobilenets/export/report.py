@@ -1,0 +1,54 @@
+"""What an export leaves besides the file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_mobilenets.export.auditing import Audit, two_columns
+from keras_mobilenets.export.parity import Parity
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_tflite` wrote, and how it answers.
+
+    Attributes:
+        path: the file.
+        quantize: "int8", "int16x8", "float16", "dynamic", or None for float32.
+        parity: the file beside the Keras model that it was made from; for post-training quantization beside the
+            quantized Keras model.
+        float_agreement: for post-training quantization, the share of images on which the file and the float model
+            have the same highest score; else None.
+        audit: what is inside the file.
+        labels: how many class names it carries.
+    """
+
+    path: Path
+    quantize: str | None
+    parity: Parity
+    float_agreement: float | None
+    audit: Audit
+    labels: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON takes them."""
+        return {**dataclasses.asdict(self), "path": str(self.path), "audit": self.audit.to_dict()}
+
+    def __rich__(self) -> Table:
+        rows = [("precision", self.quantize or "float32"), ("against Keras", str(self.parity))]
+        if self.float_agreement is not None:
+            rows.append(("against float", f"top-1 agreement {self.float_agreement:.1%}"))
+        rows.extend(self.audit.rows())
+        if self.labels:
+            rows.append(("labels", f"{self.labels} class names inside the file"))
+        return two_columns(str(self.path), iter(rows))
+
+    def print(self) -> None:
+        """Shows it as a table."""
+        Console().print(self)

@@ -1,0 +1,86 @@
+"""Images to calibrate and to verify on: from whatever `fit` takes, or made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets.export.metadata import Normalization
+from keras_mobilenets.quantization import InputQuant
+
+IMAGENET_STYLE = Normalization((127.5,), (127.5,))
+"""Pixels to [-1, 1]: what `preprocess_input` of MobileNet and MobileNetV2 does."""
+PIXELS = Normalization((0.0,), (1.0,))
+
+
+def take_images(data: Any, limit: int) -> np.ndarray:
+    """The first images of what `fit` takes, without the labels.
+
+    Args:
+        data: an array of images, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator or a list of batches;
+            a batch is images, or a tuple that begins with them. No more is read of it than needed.
+        limit: how many images at most.
+
+    Returns:
+        (images, height, width, channels), in their own dtype.
+
+    Raises:
+        ValueError: there are no images, or they are not of rank 4.
+    """
+    taken: list[np.ndarray] = []
+    count = 0
+    for batch in _batches(data):
+        images = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+        if images.ndim != 4:
+            raise ValueError(f"Images must come as (batch, height, width, channels). Received: shape {images.shape}")
+        taken.append(images[: limit - count])
+        count += len(taken[-1])
+        if count >= limit:
+            break
+    if not count:
+        raise ValueError("There are no images in the data to calibrate or verify with.")
+    return np.concatenate(taken)
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    if hasattr(data, "shape") or (isinstance(data, tuple) and hasattr(data[0], "shape")):
+        return [data]
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[number] for number in range(data.num_batches))
+    return data
+
+
+def random_images(shape: tuple[int, int, int], count: int) -> np.ndarray:
+    """Seeded images of smooth colours, as bytes: they pass through a network more like photographs than noise does."""
+    height, width, channels = shape
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (count, 4, 4, channels))
+    rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
+    return coarse[:, rows][:, :, columns].astype(np.uint8)
+
+
+def normalization_of(model: keras.Model) -> Normalization:
+    """What turns pixels into what the model takes, read off its first layers.
+
+    A quantized model knows it; a model that begins with a `Rescaling` takes pixels as they are; others are taken to
+    want [-1, 1], as this package's models do.
+    """
+    pixels = False
+    for layer in _input_side(model):
+        if isinstance(layer, InputQuant):
+            step = (layer.high - layer.low) / 255.0
+            return Normalization(((layer.offset - layer.low) / step,), (layer.scale / step,))
+        if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
+            pixels = True
+    return PIXELS if pixels else IMAGENET_STYLE
+
+
+def _input_side(model: keras.Model) -> Iterator[Any]:
+    """The layers in order, up to the first that has weights of more than a number each."""
+    for layer in model.layers:
+        yield layer
+        if any(len(weight.shape) > 1 for weight in layer.weights):
+            return

@@ -1,0 +1,76 @@
+"""The ways in which numbers are stored in the file, and how a model gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_mobilenets.export import conversion
+from keras_mobilenets.quantization import calibrate, deployable, is_quantized, quantize_model, strip_quantization
+
+SCHEMES = ("auto", None, "dynamic", "float16", "int8", "int16x8")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model.
+
+    Attributes:
+        content: the file as the converter made it.
+        scheme: one of `SCHEMES`, with "auto" decided.
+        reference: the Keras model that the file must answer like, in float32 or with fake quantization.
+        is_post_training: whether `reference` was quantized here.
+        layer_names: of what was converted.
+    """
+
+    content: bytes
+    scheme: str | None
+    reference: keras.Model
+    is_post_training: bool
+    layer_names: tuple[str, ...]
+
+
+def convert(
+    model: keras.Model,
+    shape: tuple[int, int, int],
+    *,
+    quantize: str | None,
+    target: str,
+    input_dtype: str,
+    calibration: Callable[[], np.ndarray],
+) -> Converted:
+    """Converts a model by a scheme.
+
+    Args:
+        model: float or quantized.
+        shape: (height, width, channels).
+        quantize: one of `SCHEMES`.
+        target: what will run an int8 file.
+        input_dtype: of an int8 file's input and output.
+        calibration: gives images as the model takes them, for the schemes that need ranges.
+
+    Returns:
+        A `Converted`.
+    """
+    quantized = is_quantized(model)
+    scheme = ("int8" if quantized else None) if quantize == "auto" else quantize
+    if scheme == "int8":
+        reference = model if quantized else _calibrated(model, target, calibration())
+        flat = deployable(reference, target=target)
+    else:
+        flat = reference = conversion.flat_float32(strip_quantization(model) if quantized else model, shape)
+    samples: np.ndarray | tuple = ()
+    if scheme == "int16x8":
+        samples, flat = calibration(), conversion.without_hard_swish(flat)
+    content = conversion.convert(flat, shape, scheme=scheme, input_dtype=input_dtype, samples=samples)
+    names = tuple(layer.name for layer in flat.layers)
+    return Converted(content, scheme, reference, scheme == "int8" and not quantized, names)
+
+
+def _calibrated(model: keras.Model, target: str, images: np.ndarray) -> keras.Model:
+    quantized = quantize_model(model, target=target)
+    calibrate(quantized, images)
+    return quantized

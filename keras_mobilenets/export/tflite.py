@@ -1,0 +1,232 @@
+"""`export_tflite`: the model as a `.tflite` file, proven to answer as the model does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets.export import conversion, metadata, parity, schemes
+from keras_mobilenets.export.auditing import audit
+from keras_mobilenets.export.graph import Graph, read_tflite
+from keras_mobilenets.export.metadata import Normalization
+from keras_mobilenets.export.report import ExportReport
+from keras_mobilenets.export.samples import IMAGENET_STYLE, normalization_of, random_images, take_images
+from keras_mobilenets.export.slimming import slim
+from keras_mobilenets.utils import atomic_path
+
+CALIBRATION_IMAGES = 256  # ranges hardly move after that, and 256 of 224 x 224 are 150 MB in float32
+VERIFICATION_IMAGES = 64
+RANDOM_IMAGES = 8
+
+
+def export_tflite(
+    model: keras.Model | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    quantize: str | None = "auto",
+    target: str = "xnnpack",
+    input_dtype: str = "uint8",
+    input_shape: tuple[int, int, int] | None = None,
+    dynamic_batch: bool = False,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    normalization: str | tuple[Any, Any] | None = "auto",
+    calibration: Any = None,
+    verify: Any = None,
+    strict: bool = False,
+    verbose: bool = True,
+) -> ExportReport:
+    """Writes a model as a `.tflite` file and shows how the file answers.
+
+    The file is run beside the Keras model before it appears under its name: on the images given, or on seeded random
+    ones. An export that fails leaves the file that was there before as it was.
+
+    Args:
+        model: a Keras model with one image input, or the path of a `.keras` file: float or from `quantize_model`,
+            with composite and nested layers, in any precision.
+        path: of the file.
+        quantize: "auto" is "int8" for a quantized model and None for a float one; None is float32; "dynamic" stores
+            8-bit kernels and computes in float; "float16" stores 16-bit kernels; "int8" is integer throughout, from a
+            quantized model, or from a float one by post-training quantization on `calibration`; "int16x8" has 16-bit
+            feature maps and 8-bit kernels, from a float model and `calibration`.
+        target: what will run an int8 file, as in `quantize_model`.
+        input_dtype: of input and output of an int8 file: "uint8" takes raw pixels, "int8" raw pixels less 128,
+            "float32" normalized ones, by the mean and std in the file's metadata: integer input has a 0, so that
+            [-1, 1] is `(pixel - 128) / 127.5` there.
+        input_shape: (height, width, channels), for a model that takes images of any size.
+        dynamic_batch: whether the file declares its batch as variable. It may be resized either way.
+        labels: the class names in the order of the scores, or the path of a file with one a line. They are written
+            into the file, where MediaPipe Tasks finds them.
+        normalization: from pixels to what the model takes, as (mean, std) of `(pixel - mean) / std`. "auto" reads it
+            off the model, and assumes [-1, 1] where it does not say; None writes none.
+        calibration: images as the model takes them, in whatever `fit` takes; the first 256 are used.
+        verify: likewise, to compare on; the first 64 are used. By default `calibration`.
+        strict: fail, and write nothing, when an operation or tensor between input and output is not integer.
+        verbose: print the report as a table.
+
+    Returns:
+        An `ExportReport`.
+
+    Raises:
+        FileNotFoundError: the model file or the label file does not exist.
+        ValueError: an argument does not fit, or `strict` found something that is not integer.
+        RuntimeError: Keras does not run on TensorFlow, or the file does not answer as the model does.
+        OSError: the file cannot be written, for instance because the disk is full.
+
+    Example:
+
+    >>> report = export_tflite(quantized, "model.tflite", labels=["cat", "dog"])      # doctest: +SKIP
+    >>> report.parity.agreement                                                       # doctest: +SKIP
+    1.0
+    """
+    conversion.require_tensorflow()
+    _check_choices(quantize, input_dtype)
+    model = conversion.load(model)
+    shape = conversion.image_shape(model, input_shape)
+    names = read_label_list(labels)
+    transform = normalization_of(model) if normalization == "auto" else _normalization(normalization)
+    images = _Images(calibration, verify, shape, transform)
+    made = schemes.convert(
+        model,
+        shape,
+        quantize=quantize,
+        target=target,
+        input_dtype=input_dtype,
+        calibration=images.for_calibration,
+    )
+    content = _finished(made, model, shape, transform, names, dynamic_batch)
+    report = _report(Path(path), content, made, model, images, transform, len(names))
+    if strict and not report.audit.is_integer:
+        found = report.audit.float_operations or report.audit.float_tensors
+        raise ValueError(f"Not integer throughout, so nothing was written: {', '.join(found)}")
+    _write(Path(path), content)
+    if verbose:
+        report.print()
+    return report
+
+
+def read_label_list(labels: Sequence[str] | str | os.PathLike[str] | None) -> list[str]:
+    """Class names as given, or from a file with one a line."""
+    if labels is None:
+        return []
+    if isinstance(labels, str | os.PathLike):
+        path = Path(labels)
+        if not path.is_file():
+            raise FileNotFoundError(f"No such label file: {path}")
+        return path.read_text(encoding="utf-8").splitlines()
+    return [str(label) for label in labels]
+
+
+class _Images:
+    """The images to calibrate and to verify on; each source is read once, a generator can give no more."""
+
+    def __init__(self, calibration: Any, verify: Any, shape: tuple[int, int, int], transform: Normalization | None):
+        self.calibration = None if calibration is None else take_images(calibration, CALIBRATION_IMAGES)
+        if verify is not None:
+            self.source, self.verify = "verify", take_images(verify, VERIFICATION_IMAGES)
+        elif self.calibration is not None:
+            self.source, self.verify = "calibration", self.calibration[:VERIFICATION_IMAGES]
+        else:
+            pixels = random_images(shape, RANDOM_IMAGES)
+            self.source, self.verify = "random", (transform or IMAGENET_STYLE)(pixels)
+
+    def for_calibration(self) -> np.ndarray:
+        if self.calibration is None:
+            raise ValueError(
+                "Integer ranges of a float model come from images: pass `calibration`, a few hundred of them as the "
+                "model takes them. (A model from quantize_model that was trained or calibrated needs none.)"
+            )
+        return self.calibration
+
+
+def _check_choices(quantize: str | None, input_dtype: str) -> None:
+    if quantize not in schemes.SCHEMES:
+        raise ValueError(f"`quantize` must be one of {list(schemes.SCHEMES)}. Received: quantize={quantize!r}")
+    if input_dtype not in conversion.INPUT_DTYPES:
+        choices = list(conversion.INPUT_DTYPES)
+        raise ValueError(f"`input_dtype` must be one of {choices}. Received: input_dtype={input_dtype!r}")
+
+
+def _normalization(given: Any) -> Normalization | None:
+    if given is None:
+        return None
+    mean, std = (tuple(np.atleast_1d(np.asarray(one, float)).tolist()) for one in given)
+    if 0 in std:
+        raise ValueError(f"`normalization` must have a std other than 0. Received: normalization={given!r}")
+    return Normalization(mean, std)
+
+
+def _finished(
+    made: schemes.Converted,
+    model: keras.Model,
+    shape: tuple[int, int, int],
+    transform: Normalization | None,
+    labels: list[str],
+    dynamic_batch: bool,
+) -> bytes:
+    """The converter's file in fewer bytes, with metadata and labels in it."""
+    graph = read_tflite(made.content).graph
+    classes = graph.tensors[graph.outputs[0]].shape[-1]
+    if made.scheme == "int8" and graph.tensors[graph.inputs[0]].is_float:
+        transform = _behind_quantize(graph)
+    if labels and len(labels) != classes:
+        raise ValueError(f"`labels` must name the model's {classes} classes. Received: {len(labels)} names")
+    names = _output_names(model)
+    entry = metadata.describe(
+        name=model.name, image_shape=shape, normalization=transform, output_names=names, labels=bool(labels)
+    )
+    content = slim(
+        made.content,
+        layer_names=made.layer_names,
+        output_names=names,
+        dynamic_batch=dynamic_batch,
+        metadata=entry,
+    )
+    return metadata.append_labels(content, labels) if labels else content
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    """In the order in which `keras.tree` flattens the outputs."""
+    if isinstance(model, keras.Function) and isinstance(model.output, dict):
+        return sorted(model.output)
+    return list(getattr(model, "output_names", None) or ["output"])
+
+
+def _behind_quantize(graph: Graph) -> Normalization:
+    """The normalization that puts pixel p on the p-th code of the integer tensor behind a float input."""
+    entry = graph.results(graph.consumers[graph.inputs[0]][0])[0]
+    return Normalization((float(entry.zero_points[0] - np.iinfo(entry.dtype).min),), (float(1 / entry.scales[0]),))
+
+
+def _report(
+    path: Path,
+    content: bytes,
+    made: schemes.Converted,
+    model: keras.Model,
+    images: _Images,
+    transform: Normalization | None,
+    labels: int,
+) -> ExportReport:
+    given = images.verify
+    if made.scheme == "int8" and transform is not None:
+        given = transform.pixels(given)  # what a camera gives, which the file takes without a float on the way
+    compared = parity.compare(made.reference, content, images.verify, given, images.source)
+    if made.scheme is None:
+        parity.require_equal(compared)
+    against_float = None
+    if made.is_post_training:
+        against_float = parity.agreement(model, content, images.verify, given)
+    return ExportReport(path, made.scheme, compared, against_float, audit(content), labels)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        reason = f"{path} could not be written and is as it was before: {error.strerror or error}"
+        raise OSError(error.errno, reason) from error
