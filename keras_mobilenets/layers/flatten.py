@@ -35,7 +35,7 @@ def inline(model: keras.Model) -> keras.Model:
     ['block_1_expand', 'block_1_expand_bn', 'block_1_expand_relu']
     """
     flat = _as_functional(model)
-    while any(_has_parts(layer) for layer in flat.layers):
+    while any(_has_parts(operation) or _is_conversion(operation) for operation in flat.operations):
         _check_names(flat)
         flat = _inline_once(flat)
     return flat
@@ -50,12 +50,19 @@ def _inline_once(model: keras.Model) -> keras.Model:
 
 
 def _call_parts(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    if _is_conversion(layer):
+        return args[0]
     # `call` leaves the parts in the graph, where `__call__` would leave the whole.
     return layer.call(*args, **kwargs) if _has_parts(layer) else layer(*args, **kwargs)
 
 
 def _has_parts(layer: Any) -> bool:
     return isinstance(layer, CompositeLayer | keras.Sequential) or _is_functional(layer)
+
+
+def _is_conversion(operation: Any) -> bool:
+    # A functional model's `call` converts what it is given, which leaves an operation that does nothing to a tensor.
+    return type(operation).__name__ == "ConvertToTensor"
 
 
 def _is_functional(layer: Any) -> bool:
