@@ -46,7 +46,9 @@ def lower(graph: Graph) -> Graph:
         ValueError: an activation is not known.
     """
     for node in list(graph.nodes):
-        if not node.is_input and not isinstance(node.layer, keras.layers.Layer):
+        if type(node.layer).__name__ == "ConvertToTensor":  # what is left of the border of a nested model
+            graph.redirect(node, node.inputs[0])
+        elif not node.is_input and not isinstance(node.layer, keras.layers.Layer):
             _lower_operation(node)
     made: dict[int, Any] = {}  # a layer that is used twice gets one activation layer
     for node in list(graph.nodes):

@@ -62,7 +62,7 @@ _ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
     (Role.TRAINING, _TRAINING_ONLY),
     (Role.SCALING, (_L.Rescaling,)),
 )
-_MOVING_OPERATIONS = ("Reshape", "Squeeze", "ExpandDims")
+_OPERATION_ROLES = {"Reshape": Role.MOVE, "Squeeze": Role.MOVE, "ExpandDims": Role.MOVE, "Cast": Role.TRAINING}
 
 
 def role_of(layer: Any) -> Role | None:
@@ -74,7 +74,7 @@ def role_of(layer: Any) -> Role | None:
     for role, classes in _ROLES:
         if isinstance(layer, classes):
             return role
-    return Role.MOVE if type(layer).__name__ in _MOVING_OPERATIONS else None
+    return _OPERATION_ROLES.get(type(layer).__name__)
 
 
 class Plan:
