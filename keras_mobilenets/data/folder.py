@@ -87,13 +87,13 @@ def scan_folder(
 
     >>> flowers = scan_folder("flowers", validation_split=0.25)  # doctest: +SKIP
     """
-    _check_arguments(folder, validation_split, on_error)
-    root = Path(folder)
-    train_root = root / "train" if (root / "train").is_dir() else root
-    val_root = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
-    if train_root == root:
-        val_root = None
-    names = tuple(class_names) if class_names else _class_names(train_root)
+    _check_arguments(validation_split, on_error)
+    found_names = class_folders(folder)
+    names = tuple(class_names) if class_names else found_names
+    root, train_root = Path(folder), _train_root(Path(folder))
+    val_root = None
+    if train_root != root:
+        val_root = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
     broken: list[str] = []
     train = _read_split(train_root, names, broken, on_error, progress)
     _check_counts(train_root, train, names, broken, partial=class_names is not None)
@@ -106,16 +106,15 @@ def scan_folder(
     return ImageFolder(names, train, val, tuple(broken))
 
 
-def _check_arguments(folder: str | os.PathLike[str], validation_split: float, on_error: str) -> None:
+def class_folders(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names of the classes in an image folder, sorted; no picture is opened.
+
+    Raises:
+        ValueError: no such folder, or fewer than two classes.
+    """
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {os.fspath(folder)}")
-    if not 0 < validation_split < 1:
-        raise ValueError(f"`validation_split` must be between 0 and 1. Received: validation_split={validation_split}")
-    if on_error not in {"skip", "raise"}:
-        raise ValueError(f'`on_error` must be "skip" or "raise". Received: on_error={on_error!r}')
-
-
-def _class_names(root: Path) -> tuple[str, ...]:
+    root = _train_root(Path(folder))
     names = tuple(sorted(_sub_folders(root)))
     if len(names) >= 2:
         return names
@@ -124,6 +123,17 @@ def _class_names(root: Path) -> tuple[str, ...]:
         raise ValueError(f"The folder is empty: {root}")
     found = f"found only one, {names[0]!r}" if names else f"found none, but {files} files"
     raise ValueError(f"{root} must hold one sub-folder of pictures per class, at least two; {found}")
+
+
+def _train_root(root: Path) -> Path:
+    return root / "train" if (root / "train").is_dir() else root
+
+
+def _check_arguments(validation_split: float, on_error: str) -> None:
+    if not 0 < validation_split < 1:
+        raise ValueError(f"`validation_split` must be between 0 and 1. Received: validation_split={validation_split}")
+    if on_error not in {"skip", "raise"}:
+        raise ValueError(f'`on_error` must be "skip" or "raise". Received: on_error={on_error!r}')
 
 
 def _sub_folders(root: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
 AUGMENTATIONS = ("auto", "none", "crop", "crop_flip")
 # What is written is no longer itself in a mirror. All others are flipped, as photographs are.
 UNFLIPPED = ("digits", "mnist", "svhn", "omniglot", "cmaterdb")
+Preprocess = Callable[[Any], Any]
 SEED_STRIDE = 1_000_003  # epochs of neighbouring seeds never meet
 
 
@@ -34,6 +36,7 @@ class ImageData:
         train_count: pictures to train on.
         val_count: held-out pictures.
         broken: files that were left out, one line each.
+        preprocess: what is done to batches of images, if anything.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ImageData:
     seed: int
     augment: str
     broken: tuple[str, ...]
+    preprocess: Preprocess | None
     _train: Source = dataclasses.field(repr=False)
     _val: Source = dataclasses.field(repr=False)
 
@@ -74,41 +78,57 @@ class ImageData:
 
     @property
     def val(self) -> tf.data.Dataset:
-        """Batches of uint8 images, cropped as for the published accuracies, and int labels, in a fixed order."""
-        return pipeline.evaluation_batches(self._val, image_size=self.image_size, batch_size=self.batch_size)
+        """Batches of images, cropped as for the published accuracies, and int labels, in a fixed order.
+
+        Without `preprocess` they are uint8.
+        """
+        return self._preprocessed(
+            pipeline.evaluation_batches(self._val, image_size=self.image_size, batch_size=self.batch_size)
+        )
 
     def _batches(self, epochs: tf.data.Dataset) -> tf.data.Dataset:
-        return pipeline.training_batches(
-            self._train, epochs, image_size=self.image_size, batch_size=self.batch_size, augment=self.augment
+        return self._preprocessed(
+            pipeline.training_batches(
+                self._train, epochs, image_size=self.image_size, batch_size=self.batch_size, augment=self.augment
+            )
         )
+
+    def _preprocessed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        function = self.preprocess
+        if function is None:
+            return batches
+        return batches.map(lambda images, labels: (function(tf.cast(images, tf.float32)), labels), tf.data.AUTOTUNE)
 
 
 def load(
     data: str | os.PathLike[str] = BUNDLED,
     *,
-    image_size: int | tuple[int, int],
+    image_size: int | tuple[int, int] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     augment: str = "auto",
     validation_split: float = 0.2,
     on_error: str = "skip",
+    preprocess: Preprocess | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageData:
     """Loads pictures for training and evaluation from an image folder or from TensorFlow Datasets.
 
-    Pixels come as values in [0, 255]; scaling them is the model's or the caller's part. Labels are integers.
+    Pixels come as values in [0, 255] unless `preprocess` scales them. Labels are integers.
 
     Args:
         data: a folder with one sub-folder per class (see `scan_folder`), or any classification data set of
             TensorFlow Datasets, such as `"digits"` (bundled), `"cifar10"` or `"imagenet2012"`.
-        image_size: side of a square in pixels, or (height, width).
+        image_size: side of a square in pixels, or (height, width). By default 32 for thumbnails (short side up to 64
+            pixels, by the first held-out one) and 160 for photographs.
         batch_size: pictures in a training batch.
         seed: of the split, the order and the augmentation.
         augment: `"none"`, `"crop"` (random crops), `"crop_flip"` (and mirrored), or `"auto"`: all but data sets
             of written characters are mirrored.
         validation_split: share that is held out of data without a split of its own.
         on_error: what happens to broken files in a folder: `"skip"` or `"raise"`.
+        preprocess: applied to batches of float32 images in [0, 255], such as a family's `preprocess_input`.
         data_dir: where TensorFlow Datasets keeps its data; its own default if None.
         progress: called with (files checked, files in all) while a folder is read.
 
@@ -123,13 +143,7 @@ def load(
     >>> data = load("digits", image_size=32)  # doctest: +SKIP
     >>> model.fit(data.train, validation_data=data.val, epochs=5)  # doctest: +SKIP
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be > 0. Received: batch_size={batch_size}")
-    if augment not in AUGMENTATIONS:
-        raise ValueError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}. Received: augment={augment!r}")
+    _check_arguments(image_size, batch_size, augment)
     broken: tuple[str, ...] = ()
     if is_folder(data):
         folder = scan_folder(data, validation_split=validation_split, seed=seed, on_error=on_error, progress=progress)
@@ -141,5 +155,18 @@ def load(
         train, val, class_names = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
     if augment == "auto":
         augment = "crop" if any(word in name for word in UNFLIPPED) else "crop_flip"
-    batch_size = min(batch_size, train.count)
-    return ImageData(name, class_names, size, batch_size, seed, augment, broken, train, val)
+    size = pipeline.usual_size(val) if image_size is None else image_size
+    size = (size, size) if isinstance(size, int) else (size[0], size[1])
+    return ImageData(
+        name, class_names, size, min(batch_size, train.count), seed, augment, broken, preprocess, train, val
+    )
+
+
+def _check_arguments(image_size: int | tuple[int, int] | None, batch_size: int, augment: str) -> None:
+    sizes = (image_size,) if isinstance(image_size, int) else image_size
+    if sizes is not None and (len(sizes) > 2 or min(sizes) < 1):
+        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be > 0. Received: batch_size={batch_size}")
+    if augment not in AUGMENTATIONS:
+        raise ValueError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}. Received: augment={augment!r}")

@@ -22,6 +22,7 @@ def known_datasets() -> list[str]:
     for root in (spec.submodule_search_locations or []) if spec else []:
         names.update(path.stem for path in Path(root, "url_checksums").glob("*.txt"))
         names.update(path.parent.name for path in Path(root, "datasets").glob("*/__init__.py"))
+        names.update(path.parent.name for path in Path(root, "image_classification").glob("*/__init__.py"))
     return sorted(names)
 
 

@@ -11,8 +11,15 @@ AUTOTUNE = tf.data.AUTOTUNE
 PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)
 THUMBNAIL_AREA = 0.75  # thumbnails are filled by their object
 STRETCH = 4 / 3  # a crop is up to this much wider or higher than the model's proportions, as in Inception
+THUMBNAIL_SIZE, PHOTO_SIZE = 32, 160
 JPEG_MAGIC = b"\xff\xd8\xff"
 CACHE_BYTES = 512 * 2**20  # held-out pictures up to this size are decoded once
+
+
+def usual_size(source: Source) -> int:
+    """The image size to train at if nobody says: 32 for thumbnails, else 160."""
+    item, _, _ = next(iter(source.examples))
+    return THUMBNAIL_SIZE if min(read_pixels(source.read(item).numpy()).shape[:2]) <= EDGE_TO_EDGE else PHOTO_SIZE
 
 
 def training_batches(

@@ -1,0 +1,197 @@
+"""`keras-mobilenets`: the whole way from pictures to an integer `.tflite` on the command line.
+
+This module holds the commands and checks what a user typed; TensorFlow and Keras are imported only when there is work
+for them, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_mobilenets.cli import checks
+from keras_mobilenets.cli.errors import command, quiet
+
+app = typer.Typer(
+    name="keras-mobilenets",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="MobileNets from pictures to a full-integer .tflite. `keras-mobilenets train` alone shows the whole way.",
+)
+
+Builder = Annotated[
+    str,
+    typer.Option("--model", callback=checks.model, help="MobileNet, MobileNetV2, MobileNetV3Small, MobileNetV3Large."),
+]
+Data = Annotated[
+    str,
+    typer.Option(callback=checks.data, help="A folder with one sub-folder of pictures per class, or a TFDS name."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures in a training step.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures instead of leaving them out.")]
+KerasFile = Annotated[Path, typer.Argument(callback=checks.keras_file, help="A .keras file.")]
+ModelFile = Annotated[Path, typer.Argument(callback=checks.model_file, help="A .tflite or .keras file.")]
+
+
+class Listing(str, Enum):
+    """What `list` can list."""
+
+    variants = "variants"
+    models = "models"
+    datasets = "datasets"
+
+
+class Split(str, Enum):
+    """Which pictures `evaluate` uses."""
+
+    held_out = "held-out"
+    all = "all"
+
+
+@app.command(rich_help_panel="From pictures to a .tflite")
+@command
+def train(
+    context: typer.Context,
+    data: Data = "digits",
+    model: Builder = "MobileNetV3Small",
+    alpha: Annotated[
+        float | None, typer.Option(callback=checks.alpha, show_default="0.5; with weights 1", help="Width multiplier.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=8, show_default="32 for thumbnails, else 160", help="Side of the square it sees, in pixels."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(callback=checks.weights, help="'imagenet' or a weight file to start from.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, show_default="20; with weights 5", help="In float.")] = None,
+    quantize_epochs: Annotated[
+        int | None, typer.Option(min=1, show_default="3; with weights 2", help="Quantization-aware.")
+    ] = None,
+    batch_size: BatchSize = 64,
+    output: Annotated[Path | None, typer.Option(show_default="runs/DATA-1, -2, ...", help="Run folder.")] = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output, or with the last unfinished one.")
+    ] = False,
+    strict: Strict = False,
+) -> None:
+    """Train a MobileNet, fine-tune it quantization-aware, convert it to integers and compare all three.
+
+    Without any option it does so on the bundled pictures of handwritten digits. Leaves a run folder with float.keras,
+    qat.keras, model.tflite, labels.txt, metrics.json, curves.png and report.html.
+    """
+    given = {name: context.params[name] for name in context.params if name not in ("output", "resume")}
+    typed = [name for name in given if context.get_parameter_source(name).name == "COMMANDLINE"]
+    from keras_mobilenets.cli.settings import start
+
+    folder, settings = start(output, given, typed, resume=resume)
+    with quiet():
+        from keras_mobilenets.cli.job import Job
+
+    Job(folder, settings).run()
+
+
+@app.command(rich_help_panel="From pictures to a .tflite")
+@command
+def quantize(
+    model: KerasFile,
+    output: Annotated[Path, typer.Argument(callback=checks.tflite_path, help="The .tflite file to write.")],
+    data: Data = "digits",
+    epochs: Annotated[int, typer.Option(min=0, help="Quantization-aware; 0 only calibrates.")] = 0,
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
+) -> None:
+    """Turn a float .keras classifier into a full-integer .tflite, with pictures it was trained on."""
+    with quiet():
+        from keras_mobilenets.cli.conversion import quantize
+
+    quantize(model, output, data=data, epochs=epochs, batch_size=batch_size, seed=seed)
+
+
+@app.command(rich_help_panel="From pictures to a .tflite")
+@command
+def export(
+    model: KerasFile,
+    output: Annotated[Path, typer.Argument(callback=checks.tflite_path, help="The .tflite file to write.")],
+    labels: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Class names, one a line.")] = None,
+    precision: Annotated[
+        str,
+        typer.Option(callback=checks.precision, help="auto (int8 for a quantized model), float32, float16, dynamic."),
+    ] = "auto",
+) -> None:
+    """Write a .keras model as a .tflite file, checked against it."""
+    with quiet():
+        from keras_mobilenets.cli.conversion import export
+
+    export(model, output, labels=labels, precision=precision)
+
+
+@app.command(rich_help_panel="Use a model")
+@command
+def predict(
+    model: ModelFile,
+    images: Annotated[list[Path], typer.Argument(callback=checks.pictures, help="Pictures.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per picture.")] = False,
+) -> None:
+    """Say what is in pictures."""
+    with quiet():
+        from keras_mobilenets.cli.answers import predict
+
+    predict(model, images, top=top, as_json=as_json)
+
+
+@app.command(rich_help_panel="Use a model")
+@command
+def evaluate(
+    model: ModelFile,
+    data: Data = "digits",
+    split: Annotated[
+        Split, typer.Option(help="The pictures that `train` holds out, or all in a folder.")
+    ] = Split.held_out,
+    seed: Annotated[int, typer.Option(min=0, help="That `train` had; draws the same held-out pictures.")] = 0,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Measure a model's accuracy on labelled pictures."""
+    with quiet():
+        from keras_mobilenets.cli.answers import evaluate
+
+    evaluate(model, data, everything=split is Split.all, seed=seed, strict=strict, as_json=as_json)
+
+
+@app.command(rich_help_panel="Look around")
+@command
+def profile(
+    model: Annotated[
+        str, typer.Argument(callback=checks.profiled, help="A builder's name, or a .keras or .tflite file.")
+    ],
+    alpha: Annotated[float, typer.Option(callback=checks.alpha, help="Width multiplier.")] = 1.0,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the square that a builder is asked for.")] = 224,
+    minimalistic: Annotated[bool, typer.Option("--minimalistic", help="Of MobileNetV3.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Show parameters, multiply-adds and bytes of each layer."""
+    from keras_mobilenets.cli.looking import profile
+
+    profile(model, alpha=alpha, image_size=image_size, minimalistic=minimalistic, as_json=as_json)
+
+
+@app.command(name="list", rich_help_panel="Look around")
+@command
+def list_(what: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.variants) -> None:
+    """List the published variants, the models or the known data sets."""
+    from keras_mobilenets.cli import looking
+
+    {Listing.variants: looking.variants, Listing.models: looking.models, Listing.datasets: looking.datasets}[what]()
+
+
+def main() -> None:
+    """The command `keras-mobilenets`."""
+    app()

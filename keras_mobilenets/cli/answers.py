@@ -1,0 +1,106 @@
+"""`predict` and `evaluate`: a saved model asked about pictures; for a `.tflite` file without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from keras_mobilenets.cli.errors import errors
+from keras_mobilenets.cli.evaluation import Comparison, compare, read_batches
+from keras_mobilenets.cli.models import Classifier, open_classifier
+from keras_mobilenets.data.folder import scan_folder
+from keras_mobilenets.data.images import BrokenImage, read_image
+from keras_mobilenets.data.names import is_folder
+
+TOP_FROM = 10  # top-5 accuracy says something only among more classes than that
+
+console = Console(highlight=False)
+
+
+def predict(model: Path, images: list[Path], *, top: int, as_json: bool) -> None:
+    """Prints the likeliest classes of each picture; broken ones are named, and make the command fail at its end."""
+    classifier = open_classifier(model)
+    width = max(len(str(path)) for path in images)
+    broken = 0
+    for path in images:
+        try:
+            pixels = read_image(path, classifier.image_size)
+        except BrokenImage as error:
+            errors.print(str(error), markup=False, soft_wrap=True)
+            broken += 1
+            continue
+        scores = classifier.predict(pixels[np.newaxis])[0]
+        best = [(classifier.name(index), float(scores[index])) for index in np.argsort(-scores, kind="stable")[:top]]
+        if as_json:
+            print(json.dumps({"image": str(path), "classes": [{"name": name, "score": score} for name, score in best]}))
+        else:
+            print(f"{path!s:{width}}  " + "  ".join(f"{name} {score:.1%}" for name, score in best))
+    if broken:
+        raise typer.Exit(1)
+
+
+def evaluate(model: Path, data: str, *, everything: bool, seed: int, strict: bool, as_json: bool) -> None:
+    """Prints the accuracy of a model on labelled pictures."""
+    classifier = open_classifier(model)
+    if is_folder(data):
+        found, broken = _folder(classifier, data, everything, seed, strict)
+    else:
+        found, broken = _data_set(classifier, data, seed), ()
+    for line in broken:
+        errors.print(f"left out: {line}", markup=False, soft_wrap=True)
+    result = {
+        "model": str(model),
+        "data": data,
+        "pictures": len(found.labels),
+        "left_out": len(broken),
+        "accuracy": found.accuracy("model"),
+        "top_5_accuracy": found.accuracy("model", top=5) if found.scores["model"].shape[-1] > TOP_FROM else None,
+        "classes": {
+            classifier.name(label): {"right": right, "pictures": count}
+            for label, (right, count) in found.class_accuracy("model").items()
+        },
+    }
+    print(json.dumps(result)) if as_json else console.print(_table(result))
+
+
+def _folder(
+    classifier: Classifier, data: str, everything: bool, seed: int, strict: bool
+) -> tuple[Comparison, tuple[str, ...]]:
+    on_error = "raise" if strict else "skip"
+    folder = scan_folder(data, seed=seed, on_error=on_error, class_names=classifier.labels)
+    paths, labels = list(folder.val.paths), folder.val.labels
+    if everything:
+        paths, labels = [*folder.train.paths, *paths], np.concatenate([folder.train.labels, labels])
+    return compare({"model": classifier}, read_batches(paths, labels, classifier.image_size)), folder.broken
+
+
+def _data_set(classifier: Classifier, data: str, seed: int) -> Comparison:
+    from keras_mobilenets.data import load
+
+    pictures = load(data, image_size=classifier.image_size, seed=seed)
+    names = list(pictures.class_names)
+    if classifier.labels is not None and classifier.labels != names:
+        raise ValueError(f"The model's classes are not those of {data}: {classifier.labels[:5]}... and {names[:5]}...")
+    return compare({"model": classifier}, pictures.val.as_numpy_iterator())
+
+
+def _table(result: dict) -> Table:
+    table = Table(
+        title=f"{result['model']} on {result['pictures']:,} pictures of {result['data']}", title_justify="left"
+    )
+    for name in ("class", "right", "pictures", "accuracy"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for name, counts in result["classes"].items():
+        right, pictures = counts["right"], counts["pictures"]
+        table.add_row(name, f"{right:,}", f"{pictures:,}", f"{right / pictures:.1%}")
+    table.add_section()
+    right = round(result["accuracy"] * result["pictures"])
+    table.add_row("all", f"{right:,}", f"{result['pictures']:,}", f"[bold]{result['accuracy']:.2%}[/]")
+    if result["top_5_accuracy"] is not None:
+        table.add_row("all, among the first 5", "", "", f"{result['top_5_accuracy']:.2%}")
+    return table

@@ -1,0 +1,94 @@
+"""What can be said of a command's arguments before any work: the callbacks of the options."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+from keras_mobilenets.applications.variants import check_builder
+
+MODEL_SUFFIXES = (".tflite", ".keras")
+
+
+def model(value: str) -> str:
+    """A builder's name."""
+    try:
+        return check_builder(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def alpha(value: float | None) -> float | None:
+    """A width multiplier."""
+    if value is not None and not 0 < value < float("inf"):
+        raise typer.BadParameter(f"must be > 0, not {value:g}")
+    return value
+
+
+def data(value: str | None) -> str | None:
+    """A folder of classes, or the name of a data set."""
+    if value is None:
+        return None
+    from keras_mobilenets.data.folder import class_folders
+    from keras_mobilenets.data.names import is_folder
+
+    try:
+        if is_folder(value):
+            class_folders(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return value
+
+
+def weights(value: str | None) -> str | None:
+    """A weight file, or "imagenet"."""
+    if value not in (None, "imagenet") and not os.path.isfile(value):
+        raise typer.BadParameter(f"must be 'imagenet' or a weight file; there is no file {value}")
+    return value
+
+
+def model_file(value: Path) -> Path:
+    """A model that was saved."""
+    if not value.exists():
+        raise typer.BadParameter(f"there is no file {value}")
+    if value.suffix not in MODEL_SUFFIXES:
+        raise typer.BadParameter(f"must end in {' or '.join(MODEL_SUFFIXES)}, not {value.name}")
+    return value
+
+
+def keras_file(value: Path) -> Path:
+    """A Keras model that was saved."""
+    if value.suffix != ".keras":
+        raise typer.BadParameter(f"must end in .keras, not {value.name}")
+    return model_file(value)
+
+
+def tflite_path(value: Path | None) -> Path | None:
+    """Where a .tflite file shall be written."""
+    if value is not None and value.suffix != ".tflite":
+        raise typer.BadParameter(f"must end in .tflite, not {value.name}")
+    return value
+
+
+def pictures(values: list[Path]) -> list[Path]:
+    """Files with pictures, of which missing ones are named at once."""
+    missing = [str(path) for path in values if not path.is_file()]
+    if missing:
+        raise typer.BadParameter(f"there is no file {', '.join(missing[:5])}")
+    return values
+
+
+def precision(value: str) -> str | None:
+    """What `export_tflite` calls `quantize`."""
+    known = ("auto", "float32", "float16", "dynamic")
+    if value not in known:
+        raise typer.BadParameter(f"must be one of {', '.join(known)}, not {value!r}")
+    return value
+
+
+def profiled(value: str) -> str:
+    """A builder's name, or a model file."""
+    path = Path(value)
+    return str(model_file(path)) if path.suffix in MODEL_SUFFIXES else model(value)

@@ -1,0 +1,202 @@
+"""The main job: pictures in; a float model, its quantization-aware twin and an integer `.tflite` out, and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_mobilenets import __version__
+from keras_mobilenets import data as images
+from keras_mobilenets.cli import progress, report
+from keras_mobilenets.cli.evaluation import compare
+from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
+from keras_mobilenets.cli.settings import DONE_FILE, Settings, write_json
+from keras_mobilenets.export import audit, export_tflite
+from keras_mobilenets.quantization import calibrate, quantize_model
+from keras_mobilenets.training import Checkpoint, build_classifier, fit, fit_head, freeze_normalization
+from keras_mobilenets.utils import atomic_path
+
+STEPS = 4
+PEERS = ("keras", "tensorflow", "numpy")
+PHASES = ("float", "quantized")
+LEARNING_RATE = 5e-3
+FINE_TUNING_RATE = 2e-4
+QUANTIZING_RATE = 5e-4
+CALIBRATION_STEPS = 8
+
+
+class Job:
+    """One run and its folder; each part is skipped if an earlier, interrupted run finished it.
+
+    Args:
+        folder: the run folder.
+        settings: what to do.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        keras.utils.set_random_seed(settings.seed)
+        self.data = self._load()
+
+    def run(self) -> dict[str, Any]:
+        """Does whatever is still to do, and gives what `metrics.json` holds."""
+        model = self._trained()
+        quantized = self._quantized(model)
+        exported = self._exported(quantized)
+        return self._compared(model, quantized, exported)
+
+    def _load(self) -> images.ImageData:
+        settings = self.settings
+        progress.step(1, STEPS, f"Reading {settings.data}")
+        with progress.counting("pictures") as count:
+            data = images.load(
+                settings.data,
+                image_size=settings.image_size,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                on_error="raise" if settings.strict else "skip",
+                progress=count,
+            )
+        height, width = data.image_size
+        progress.console.print(
+            f"  {data.train_count:,} pictures to train on, {data.val_count:,} held out, "
+            f"{len(data.class_names)} classes, seen at {height} x {width}"
+        )
+        if data.broken:
+            progress.console.print(f"  [yellow]{len(data.broken)} files are not whole pictures and were left out:[/]")
+            for line in data.broken[:5]:
+                progress.console.print(f"    {line}", markup=False)
+        with atomic_path(self.folder / LABELS_FILE) as path:
+            path.write_text("\n".join(data.class_names) + "\n", encoding="utf-8")
+        return data
+
+    def _trained(self) -> keras.Model:
+        """The float model."""
+        settings, path = self.settings, self.folder / "float.keras"
+        progress.step(2, STEPS, f"Training {settings.model}, alpha {settings.alpha:g}")
+        if path.exists():
+            return _done(path)
+        model = build_classifier(
+            settings.model,
+            classes=len(self.data.class_names),
+            image_size=self.data.image_size,
+            alpha=settings.alpha,
+            weights=settings.weights,
+        )
+        rate = LEARNING_RATE
+        if settings.weights is not None:
+            checkpoint = Checkpoint(self._checkpoints("float"))
+            if not checkpoint.epochs_done():  # else everything that follows is restored anyway
+                progress.console.print("  the classifier alone, on the features of the network as it was given")
+                fit_head(model, self.data)
+            freeze_normalization(model)
+            rate = FINE_TUNING_RATE
+        self._fit("float", model, settings.epochs, rate)
+        _save(model, path)
+        return model
+
+    def _quantized(self, model: keras.Model) -> keras.Model:
+        """The quantization-aware twin, fine-tuned."""
+        path = self.folder / "qat.keras"
+        progress.step(3, STEPS, "Fine-tuning with 8-bit arithmetic simulated")
+        if path.exists():
+            return _done(path)
+        quantized = quantize_model(model)
+        freeze_normalization(quantized)
+        calibrate(quantized, self.data.train.take(CALIBRATION_STEPS))
+        self._fit("quantized", quantized, self.settings.quantize_epochs, QUANTIZING_RATE)
+        _save(quantized, path)
+        return quantized
+
+    def _exported(self, quantized: keras.Model) -> Path:
+        """The integer file."""
+        path = self.folder / "model.tflite"
+        progress.step(4, STEPS, "Converting to integers and comparing on the held-out pictures")
+        if not path.exists():
+            with progress.console.status("  converting"):
+                export_tflite(
+                    quantized, path, labels=self.data.class_names, verify=self.data.val, strict=True, verbose=False
+                )
+        return path
+
+    def _compared(self, model: keras.Model, quantized: keras.Model, path: Path) -> dict[str, Any]:
+        """All three on the held-out pictures; leaves the metrics, the curves and the report."""
+        classifiers = {
+            "float": keras_classifier(model),
+            "qat": keras_classifier(quantized),
+            "tflite": tflite_classifier(path),
+        }
+        with progress.counting("pictures") as count:
+            found = compare(classifiers, self.data.val, lambda done: count(done, self.data.val_count))
+        files = {"float": "float.keras", "qat": "qat.keras", "tflite": path.name}
+        metrics = {
+            "settings": dataclasses.asdict(self.settings),
+            "data": {
+                "name": self.data.name,
+                "classes": list(self.data.class_names),
+                "image_size": list(self.data.image_size),
+                "train": self.data.train_count,
+                "held_out": self.data.val_count,
+                "broken": list(self.data.broken),
+            },
+            "parameters": model.count_params(),
+            "models": {
+                name: {
+                    "file": file,
+                    "accuracy": found.accuracy(name),
+                    "size_bytes": (self.folder / file).stat().st_size,
+                    "latency_ms": classifiers[name].latency_ms(found.pictures[0]),
+                }
+                for name, file in files.items()
+            },
+            "agreement": {other: found.agreement("tflite", other) for other in ("qat", "float")},
+            "tflite": _summary(path),
+            "versions": {"keras_mobilenets": __version__, **{name: metadata.version(name) for name in PEERS}},
+            "history": {name: json.loads((self.folder / f"history-{name}.json").read_text()) for name in PHASES},
+        }
+        report.write(self.folder, metrics, found)
+        write_json(self.folder / DONE_FILE, metrics)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return metrics
+
+    def _fit(self, name: str, model: keras.Model, epochs: int, rate: float) -> None:
+        with progress.epochs(name, self.data.batch_size) as callback:
+            checkpoint = Checkpoint(self._checkpoints(name))
+            history = fit(
+                model, self.data, epochs=epochs, learning_rate=rate, checkpoint=checkpoint, callbacks=[callback]
+            )
+        write_json(self.folder / f"history-{name}.json", history)
+
+    def _checkpoints(self, name: str) -> Path:
+        return self.folder / "checkpoints" / name
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    found = audit(path)
+    return {
+        "input": found.input,
+        "output": found.output,
+        "is_integer": found.is_integer,
+        "operations": found.operations,
+        "float_tensors": list(found.float_tensors),
+        "arena_bytes": found.arena_bytes,
+        "madds": found.madds,
+    }
+
+
+def _done(path: Path) -> keras.Model:
+    progress.console.print(f"  done before: {path}")
+    return load_keras(path)
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    # The same layers without the optimizer: a model to use is a third of the size of one to train.
+    with atomic_path(path) as temporary:
+        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)

@@ -1,0 +1,94 @@
+"""What a user sees while a run goes on: a bar that moves in a terminal, a line per epoch in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(highlight=False)
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """Shows a training: step, speed, time to go; and each finished epoch in one line.
+
+    Args:
+        name: what is trained.
+        batch_size: pictures in a step.
+    """
+
+    def __init__(self, name: str, batch_size: int) -> None:
+        super().__init__()
+        self.name = name
+        self.batch_size = batch_size
+        self.bar: Progress | None = None
+
+    def on_train_begin(self, logs=None):
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        self.bar = _bar()
+        self.task = self.bar.add_task(self.name, total=epochs * steps, note="preparing the first step")
+        self.bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.began = epoch, time.perf_counter()
+        self.bar.update(self.task, completed=epoch * self.params["steps"])
+
+    def on_train_batch_end(self, batch, logs=None):
+        speed = (batch + 1) * self.batch_size / (time.perf_counter() - self.began)
+        done = self.epoch * self.params["steps"] + batch + 1
+        self.bar.update(self.task, completed=done, note=f"loss {logs['loss']:.3f}  {speed:,.0f} images/s")
+
+    def on_epoch_end(self, epoch, logs=None):
+        width = len(str(self.params["epochs"]))
+        seconds = time.perf_counter() - self.began
+        self.bar.console.print(
+            f"  epoch {epoch + 1:>{width}}/{self.params['epochs']}  loss {logs['loss']:.3f}  "
+            f"accuracy {logs['accuracy']:6.1%}  held out {logs['val_accuracy']:6.1%}  {seconds:.1f} s"
+        )
+
+    def on_train_end(self, logs=None):
+        self.close()
+
+    def close(self) -> None:
+        """Takes the bar away, also after an error."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+@contextmanager
+def epochs(name: str, batch_size: int) -> Iterator[EpochProgress]:
+    """An `EpochProgress` that is closed however the training ends."""
+    progress = EpochProgress(name, batch_size)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Any]:
+    """A bar for a known number of things: call what it gives with (done, all)."""
+    with _bar() as bar:
+        task = bar.add_task(name, total=None, note="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def step(number: int, of: int, text: str) -> None:
+    """The headline of one part of a job."""
+    console.print(f"[bold cyan]{number}/{of}[/] [bold]{text}[/]")
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(30),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,112 @@
+"""The page that a run leaves: what came out, to look at."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from keras_mobilenets.cli.evaluation import Comparison
+from keras_mobilenets.data.images import EDGE_TO_EDGE
+from keras_mobilenets.utils import atomic_path, require
+
+CURVES_FILE = "curves.png"
+REPORT_FILE = "report.html"
+EXAMPLES, MISTAKES = 12, 4
+CHOICES = 3
+TITLES = {"float": "Float", "qat": "Quantization-aware", "tflite": "Integer .tflite"}
+TRAINING, HELD_OUT = "#8aa4c8", "#1f4e8c"
+
+
+def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
+    """Draws the curves and writes the page, self-contained, into a run folder.
+
+    Args:
+        folder: the run folder.
+        metrics: what `metrics.json` holds.
+        found: the three models on the held-out pictures.
+
+    Returns:
+        Path of the page.
+    """
+    jinja2 = require("jinja2", "all")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=_percent, size=_size)
+    curves = draw_curves(metrics["history"])
+    page = environment.get_template(REPORT_FILE).render(
+        m=metrics,
+        titles=TITLES,
+        curves=_data_uri(curves),
+        examples=_examples(metrics["data"]["classes"], found),
+        pixelated=min(metrics["data"]["image_size"]) <= EDGE_TO_EDGE,
+    )
+    with atomic_path(folder / CURVES_FILE) as path:
+        path.write_bytes(curves)
+    with atomic_path(folder / REPORT_FILE) as path:
+        path.write_text(page, encoding="utf-8")
+    return folder / REPORT_FILE
+
+
+def draw_curves(history: dict[str, list[dict[str, float]]]) -> bytes:
+    """Loss and accuracy over the epochs of float and quantization-aware training, as a PNG file."""
+    require("matplotlib", "all")
+    from matplotlib.figure import Figure  # the object alone: `pyplot` would look for a display
+
+    epochs = [*history["float"], *history["quantized"]]
+    numbers = range(1, len(epochs) + 1)
+    figure = Figure(figsize=(9, 3.2), dpi=160, layout="constrained")
+    for axes, key, title in zip(figure.subplots(1, 2), ("accuracy", "loss"), ("Accuracy", "Loss"), strict=True):
+        axes.plot(numbers, [one[key] for one in epochs], color=TRAINING, label="training", marker=".")
+        axes.plot(numbers, [one[f"val_{key}"] for one in epochs], color=HELD_OUT, label="held out", marker=".")
+        axes.axvspan(len(history["float"]) + 0.5, len(epochs) + 0.5, color="#f0e2c0", label="quantization-aware")
+        axes.set(title=title, xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    figure.axes[1].set_yscale("log")
+    figure.axes[0].legend(loc="lower right", frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
+    """Pictures with what the integer model said: some of its mistakes, if it made any, and others."""
+    scores = found.scores["tflite"][: len(found.pictures)]
+    wrong = scores.argmax(-1) != found.labels[: len(scores)]
+    mistakes = np.flatnonzero(wrong)[:MISTAKES]
+    right = np.flatnonzero(~wrong)
+    spread = right[np.linspace(0, len(right) - 1, min(EXAMPLES - len(mistakes), len(right))).astype(int)]
+    examples = []
+    for index in [*spread, *mistakes]:
+        best = np.argsort(-scores[index], kind="stable")[:CHOICES]
+        file = io.BytesIO()
+        Image.fromarray(found.pictures[index]).save(file, "PNG")
+        examples.append(
+            {
+                "picture": _data_uri(file.getvalue()),
+                "truth": classes[found.labels[index]],
+                "wrong": bool(wrong[index]),
+                "choices": [(classes[label], float(scores[index, label])) for label in best],
+            }
+        )
+    return examples
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{share * 100:.{digits}f} %"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

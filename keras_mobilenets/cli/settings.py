@@ -1,0 +1,130 @@
+"""What a run was asked to do, kept in its folder: enough to do it again, or to go on with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_mobilenets.utils import atomic_path
+
+RUN_FILE = "run.json"
+DONE_FILE = "metrics.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of `keras-mobilenets train`, with what was left open decided.
+
+    Attributes:
+        data: name of a data set, or path of a folder.
+        model: name of a builder.
+        alpha: width multiplier.
+        image_size: side of the model's input; None: by the pictures.
+        weights: "imagenet", path of a weight file, or None.
+        epochs: of float training.
+        quantize_epochs: of quantization-aware training.
+        batch_size: pictures in a training step.
+        seed: of everything random.
+        strict: whether broken pictures are refused.
+    """
+
+    data: str
+    model: str
+    alpha: float
+    image_size: int | None
+    weights: str | None
+    epochs: int
+    quantize_epochs: int
+    batch_size: int
+    seed: int
+    strict: bool
+
+    @classmethod
+    def decide(cls, **given: Any) -> Settings:
+        """Fills in what the user left open; a network that starts from weights needs less training."""
+        trained = given["weights"] is not None
+        defaults = {
+            "alpha": 1.0 if trained else 0.5,
+            "epochs": 5 if trained else 20,
+            "quantize_epochs": 2 if trained else 3,
+        }
+        absolute = {name: str(Path(given[name]).resolve()) for name in ("data", "weights") if _is_path(given[name])}
+        return cls(**{**given, **{k: v for k, v in defaults.items() if given[k] is None}, **absolute})
+
+
+def _is_path(value: str | None) -> bool:
+    return value is not None and Path(value).exists()
+
+
+def start(output: Path | None, given: dict[str, Any], typed: Sequence[str], *, resume: bool) -> tuple[Path, Settings]:
+    """Finds or makes the run folder.
+
+    Args:
+        output: the folder, or None.
+        given: the command's arguments by name.
+        typed: names of those that the user gave.
+        resume: whether to go on with a run; what it was asked at its start counts.
+
+    Raises:
+        OSError: there is no such run, or there is one already.
+        ValueError: the user asks something else of a run than at its start.
+    """
+    if not resume:
+        settings = Settings.decide(**given)
+        return new_run(output, settings), settings
+    folder, settings = old_run(output)
+    before = dataclasses.asdict(settings)
+    now = dataclasses.asdict(Settings.decide(**{**before, **{name: given[name] for name in typed}}))
+    changed = [f"--{name.replace('_', '-')} was {before[name]}" for name in typed if now[name] != before[name]]
+    if changed:
+        raise ValueError(f"{folder} was begun otherwise and cannot change on the way: {', '.join(changed)}")
+    return folder, settings
+
+
+def new_run(output: Path | None, settings: Settings) -> Path:
+    """Makes the folder of a new run.
+
+    Raises:
+        FileExistsError: there is something in it already.
+    """
+    if output is None:
+        output = _next_folder(Path("runs"), Path(settings.data).name)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        what = "holds a run; go on with it by --resume" if (output / RUN_FILE).exists() else "is not empty"
+        raise FileExistsError(f"{output} {what}, or choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / RUN_FILE, dataclasses.asdict(settings))
+    return output
+
+
+def _next_folder(root: Path, name: str) -> Path:
+    number = 1
+    while (root / f"{name}-{number}").exists():
+        number += 1
+    return root / f"{name}-{number}"
+
+
+def old_run(output: Path | None) -> tuple[Path, Settings]:
+    """Finds the run to go on with, and what it was asked to do.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if output is None:
+        runs = sorted(Path("runs").glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime)
+        unfinished = [path.parent for path in runs if not (path.parent / DONE_FILE).exists()]
+        if not unfinished:
+            raise FileNotFoundError("There is no unfinished run in runs/; name one by --output")
+        output = unfinished[-1]
+    if not (output / RUN_FILE).is_file():
+        raise FileNotFoundError(f"{output} holds no run to go on with: there is no {RUN_FILE} in it")
+    return output, Settings(**json.loads((output / RUN_FILE).read_text()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that a person may want to read, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
