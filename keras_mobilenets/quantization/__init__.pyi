@@ -1,9 +1,9 @@
 from .calibration import calibrate as calibrate
 from .deploy import deployable as deployable
-from .fake_quant import FakeQuant as FakeQuant
-from .fake_quant import InputQuant as InputQuant
-from .fake_quant import fake_quant as fake_quant
-from .fake_quant import fake_quant_kernel as fake_quant_kernel
+from .quantizers import FakeQuant as FakeQuant
+from .quantizers import InputQuant as InputQuant
+from .grid import fake_quant as fake_quant
+from .grid import fake_quant_kernel as fake_quant_kernel
 from .layers import QuantConv2D as QuantConv2D
 from .layers import QuantDense as QuantDense
 from .layers import QuantDepthwiseConv2D as QuantDepthwiseConv2D

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.layers import inline
-from keras_mobilenets.quantization.fake_quant import FakeQuant, InputQuant
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.rewrite import is_quantized
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish, inline
-from keras_mobilenets.quantization.fake_quant import FakeQuant, InputQuant
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.fold import Factors, folded_weights, is_kernel, is_norm, pixel_grid
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel

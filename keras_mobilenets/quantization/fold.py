@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish
-from keras_mobilenets.quantization.fake_quant import FakeQuant, InputQuant
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.lower import KERNEL_LAYERS, is_relu

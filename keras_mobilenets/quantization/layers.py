@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mobilenets.quantization.fake_quant import fake_quant, fake_quant_kernel
+from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel
 
 
 class QuantKernel(keras.layers.Layer):

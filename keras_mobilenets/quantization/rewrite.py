@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.layers import BatchNormalization, HardSigmoid, HardSwish, inline
-from keras_mobilenets.quantization.fake_quant import FakeQuant, InputQuant
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import (
     QuantConv2D,

@@ -1,0 +1,95 @@
+"""Fake quantization as functions: values are rounded to the integer grid and stay floats, gradients pass straight through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+SMALLEST_RANGE = 1e-6
+"""A range never gets narrower than this: a tensor that is always 0 would else have the scale 0."""
+
+
+def fake_quant(inputs: Any, low: Any, high: Any, bits: int = 8) -> Any:
+    """Rounds to a grid of `2**bits` values over [low, high], one of which is 0.
+
+    The scale is `(high - low) / (2**bits - 1)`; the range is shifted by less than a step so that 0 is on the grid.
+    Values outside the shifted range are clipped to it and get no gradient, values inside get all of it. Equal to
+    `tf.quantization.fake_quant_with_min_max_vars` to the bit, on every backend.
+
+    Args:
+        inputs: float32 tensor of any shape.
+        low: lower end of the range, scalar, <= 0.
+        high: upper end of the range, scalar, >= 0, > low.
+        bits: width of the integers, 2 to 16.
+
+    Returns:
+        A tensor of the shape and dtype of `inputs`.
+
+    Reference:
+        Krishnamoorthi, arXiv:1806.08342, section 3; Jacob et al., arXiv:1712.05877, section 3.
+
+    Example:
+
+    >>> fake_quant(np.array([-0.1, 0.3, 0.9], "float32"), 0.0, 0.75, bits=2).numpy()
+    array([0.  , 0.25, 0.75], dtype=float32)
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=bits)
+    return fake_quant_of_operations(inputs, low, high, bits)
+
+
+def fake_quant_of_operations(inputs: Any, low: Any, high: Any, bits: int = 8) -> Any:
+    """`fake_quant` for backends that have no operation for it; on TensorFlow it takes about three times as long."""
+    low, high, scale, inverse, zero_point = nudge(low, high, bits)
+    clipped = ops.maximum(ops.minimum(inputs, high), low)
+    rounded = ops.floor((clipped - low) * inverse - zero_point + 0.5) * scale
+    inside = ops.cast(ops.logical_and(inputs >= low, inputs <= high), inputs.dtype)
+    return straight_through(rounded, inputs, inside)
+
+
+def nudge(low: Any, high: Any, bits: int) -> tuple[Any, Any, Any, Any, Any]:
+    """The grid of `fake_quant`: (low, high) shifted so that 0 is on it, scale, 1 / scale, zero point from low."""
+    low, high = ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
+    steps = float(2**bits - 1)
+    scale, inverse = (high - low) / steps, steps / (high - low)
+    zero_point = ops.clip(ops.floor(0.5 - low / scale), 0.0, steps)
+    return -zero_point * scale, (steps - zero_point) * scale, scale, inverse, zero_point
+
+
+def straight_through(rounded: Any, inputs: Any, mask: Any = 1.0) -> Any:
+    """The value of `rounded` to the bit, with the gradient of `mask * inputs`."""
+    return ops.stop_gradient(rounded) + ops.stop_gradient(mask) * (inputs - ops.stop_gradient(inputs))
+
+
+def kernel_scale(kernel: Any, axes: tuple[int, ...], bits: int = 8) -> Any:
+    """The step of a symmetric grid on which the largest magnitude over `axes` is the largest integer."""
+    largest = ops.max(ops.abs(kernel), axis=axes, keepdims=True)
+    return ops.maximum(largest, SMALLEST_RANGE) / float(2 ** (bits - 1) - 1)
+
+
+def fake_quant_kernel(kernel: Any, axes: tuple[int, ...], bits: int = 8) -> Any:
+    """Rounds a kernel to a symmetric grid of `2**bits - 1` values, one grid for each output channel.
+
+    Args:
+        kernel: float32 tensor.
+        axes: the axes that one grid spans: all but those of the output channels.
+        bits: width of the integers, 2 to 16.
+
+    Returns:
+        A tensor of the shape and dtype of `kernel`; its gradient is that of `kernel`, as nothing is clipped.
+
+    Reference:
+        Krishnamoorthi, arXiv:1806.08342, section 3.1.2: per-channel, symmetric.
+
+    Example:
+
+    >>> fake_quant_kernel(np.array([[1.0, -4.0], [0.4, 3.0]], "float32"), axes=(0,), bits=2).numpy()
+    array([[ 1., -4.],
+           [ 0.,  4.]], dtype=float32)
+    """
+    scale = ops.stop_gradient(kernel_scale(kernel, axes, bits))
+    return straight_through(ops.round(kernel / scale) * scale, kernel)
