@@ -47,7 +47,8 @@ def image_shape(model: keras.Model, given: tuple[int, ...] | None) -> tuple[int,
         )
     if any(size not in (None, wanted) for size, wanted in zip(known, shape, strict=True)):
         raise ValueError(f"`input_shape` must fit the model's {known}. Received: input_shape={shape}")
-    return int(shape[0]), int(shape[1]), int(shape[2])
+    height, width, channels = (int(size) for size in shape if size is not None)
+    return height, width, channels
 
 
 def flat_float32(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:

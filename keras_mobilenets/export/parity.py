@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,29 +63,46 @@ def compare(model: keras.Model, content: bytes, images: np.ndarray, given: np.nd
         A `Parity`.
 
     Raises:
-        RuntimeError: either gives a value that is not a number.
+        RuntimeError: either gives a value that is not a finite number.
     """
-    expected = _predict(model, images)
-    answers = _as_list(TFLiteModel(content).predict(given))
-    differences, steps = [], []
+    answers = as_list(TFLiteModel(content).predict(given))
     graph = read_tflite(content).graph
-    for index, left, right in zip(graph.outputs, expected, answers, strict=True):
-        if not (np.isfinite(left).all() and np.isfinite(right).all()):
-            raise RuntimeError(f"{model.name}: an output is not a finite number. Nothing was written.")
-        difference = np.abs(left - right.astype(np.float32)).ravel()
-        differences.append(difference)
-        if len(graph.tensors[index].scales):
-            steps.append(difference / graph.tensors[index].scales[0])
-    all_differences = np.concatenate(differences)
-    all_steps = np.concatenate(steps) if len(steps) == len(differences) else None
+    scales = [graph.tensors[index].scales for index in graph.outputs]
+    return measure(predict(model, images), answers, source, [float(one[0]) if len(one) else None for one in scales])
+
+
+def measure(
+    expected: list[np.ndarray], answers: list[np.ndarray], source: str, steps: Sequence[float | None] = ()
+) -> Parity:
+    """Compares outputs.
+
+    Args:
+        expected: of the Keras model, one array for each output.
+        answers: of the file.
+        source: where the images came from.
+        steps: size of one step of each output, None for a float one; all are float by default.
+
+    Returns:
+        A `Parity`.
+
+    Raises:
+        RuntimeError: a value is not a finite number.
+    """
+    if not all(np.isfinite(one).all() for one in [*expected, *answers]):
+        raise RuntimeError("The model or its file gives values that are not finite numbers, so nothing was written.")
+    pairs = list(zip(expected, answers, strict=True))
+    differences = [np.abs(left - right.astype(np.float32)).ravel() for left, right in pairs]
+    whole = np.concatenate(differences)
+    integer = bool(steps) and None not in steps
+    in_steps = np.concatenate([one / step for one, step in zip(differences, steps, strict=True)]) if integer else None
     return Parity(
-        images=len(images),
+        images=len(expected[0]),
         source=source,
         agreement=_agreement(expected[0], answers[0]),
-        max_difference=float(all_differences.max()),
-        mean_difference=float(all_differences.mean()),
-        max_steps=None if all_steps is None else float(all_steps.max()),
-        mean_steps=None if all_steps is None else float(all_steps.mean()),
+        max_difference=float(whole.max()),
+        mean_difference=float(whole.mean()),
+        max_steps=None if in_steps is None else float(in_steps.max()),
+        mean_steps=None if in_steps is None else float(in_steps.mean()),
         largest=float(max(np.abs(one).max() for one in expected)),
     )
 
@@ -100,13 +118,13 @@ def require_equal(found: Parity) -> None:
 
 def agreement(model: keras.Model, content: bytes, images: np.ndarray, given: np.ndarray) -> float | None:
     """Share of images on which a file and a Keras model have the same highest score; arguments as in `compare`."""
-    return _agreement(_predict(model, images)[0], _as_list(TFLiteModel(content).predict(given))[0])
+    return _agreement(predict(model, images)[0], as_list(TFLiteModel(content).predict(given))[0])
 
 
-def _predict(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+def predict(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
     """Like `model.predict`, without tracing: for so few images that takes several times as long as running them."""
     batches = [
-        [keras.ops.convert_to_numpy(one) for one in _as_list(model(images[start : start + BATCH], training=False))]
+        [keras.ops.convert_to_numpy(one) for one in as_list(model(images[start : start + BATCH], training=False))]
         for start in range(0, len(images), BATCH)
     ]
     return [np.concatenate(parts).astype(np.float32) for parts in zip(*batches, strict=True)]
@@ -118,5 +136,6 @@ def _agreement(left: np.ndarray, right: np.ndarray) -> float | None:
     return float(np.mean(np.argmax(left, -1) == np.argmax(right, -1)))
 
 
-def _as_list(outputs: Any) -> list[Any]:
+def as_list(outputs: Any) -> list[np.ndarray]:
+    """Outputs of any structure, flat."""
     return list(keras.tree.flatten(outputs))

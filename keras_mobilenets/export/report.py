@@ -52,3 +52,32 @@ class ExportReport:
     def print(self) -> None:
         """Shows it as a table."""
         Console().print(self)
+
+
+@dataclass(frozen=True)
+class ServingReport:
+    """What `export_saved_model` or `export_onnx` wrote, and how it answers.
+
+    Attributes:
+        path: the file or folder.
+        signatures: what can be called, each with its input.
+        parity: beside the Keras model.
+        size_bytes: of everything written.
+    """
+
+    path: Path
+    signatures: dict[str, str]
+    parity: Parity
+    size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON takes them."""
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+    def __rich__(self) -> Table:
+        rows = [("against Keras", str(self.parity)), *self.signatures.items()]
+        return two_columns(str(self.path), iter([*rows, ("size", f"{self.size_bytes:,} bytes")]))
+
+    def print(self) -> None:
+        """Shows it as a table."""
+        Console().print(self)

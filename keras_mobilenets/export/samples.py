@@ -15,6 +15,10 @@ IMAGENET_STYLE = Normalization((127.5,), (127.5,))
 """Pixels to [-1, 1]: what `preprocess_input` of MobileNet and MobileNetV2 does."""
 PIXELS = Normalization((0.0,), (1.0,))
 
+CALIBRATION_IMAGES = 256  # ranges hardly move after that, and 256 of 224 x 224 are 150 MB in float32
+VERIFICATION_IMAGES = 64
+RANDOM_IMAGES = 8
+
 
 def take_images(data: Any, limit: int) -> np.ndarray:
     """The first images of what `fit` takes, without the labels.
@@ -78,9 +82,54 @@ def normalization_of(model: keras.Model) -> Normalization:
     return PIXELS if pixels else IMAGENET_STYLE
 
 
+def given_normalization(model: keras.Model, given: Any) -> Normalization | None:
+    """What the user says of pixels: "auto", (mean, std), or None for nothing."""
+    if isinstance(given, str) and given == "auto":
+        return normalization_of(model)
+    if given is None:
+        return None
+    mean, std = (tuple(np.atleast_1d(np.asarray(one, float)).tolist()) for one in given)
+    if 0 in std:
+        raise ValueError(f"`normalization` must have a std other than 0. Received: normalization={given!r}")
+    return Normalization(mean, std)
+
+
 def _input_side(model: keras.Model) -> Iterator[Any]:
     """The layers in order, up to the first that has weights of more than a number each."""
     for layer in model.layers:
         yield layer
         if any(len(weight.shape) > 1 for weight in layer.weights):
             return
+
+
+class Images:
+    """The images to calibrate and to verify on; each source is read once, a generator can give no more.
+
+    Args:
+        calibration, verify: what the user gave, or None.
+        shape: (height, width, channels).
+        transform: from pixels to what the model takes; [-1, 1] where it is not known.
+
+    Attributes:
+        verify: images as the model takes them.
+        source: "verify", "calibration" or "random": where `verify` came from.
+    """
+
+    def __init__(self, calibration: Any, verify: Any, shape: tuple[int, int, int], transform: Normalization | None):
+        self.calibration = None if calibration is None else take_images(calibration, CALIBRATION_IMAGES)
+        if verify is not None:
+            self.source, self.verify = "verify", take_images(verify, VERIFICATION_IMAGES)
+        elif self.calibration is not None:
+            self.source, self.verify = "calibration", self.calibration[:VERIFICATION_IMAGES]
+        else:
+            pixels = random_images(shape, RANDOM_IMAGES)
+            self.source, self.verify = "random", (transform or IMAGENET_STYLE)(pixels)
+
+    def for_calibration(self) -> np.ndarray:
+        """The images that ranges are taken from."""
+        if self.calibration is None:
+            raise ValueError(
+                "Integer ranges of a float model come from images: pass `calibration`, a few hundred of them as the "
+                "model takes them. (A model from quantize_model that was trained or calibrated needs none.)"
+            )
+        return self.calibration

@@ -15,13 +15,9 @@ from keras_mobilenets.export.auditing import audit
 from keras_mobilenets.export.graph import Graph, read_tflite
 from keras_mobilenets.export.metadata import Normalization
 from keras_mobilenets.export.report import ExportReport
-from keras_mobilenets.export.samples import IMAGENET_STYLE, normalization_of, random_images, take_images
+from keras_mobilenets.export.samples import Images, given_normalization
 from keras_mobilenets.export.slimming import slim
 from keras_mobilenets.utils import atomic_path
-
-CALIBRATION_IMAGES = 256  # ranges hardly move after that, and 256 of 224 x 224 are 150 MB in float32
-VERIFICATION_IMAGES = 64
-RANDOM_IMAGES = 8
 
 
 def export_tflite(
@@ -88,8 +84,8 @@ def export_tflite(
     model = conversion.load(model)
     shape = conversion.image_shape(model, input_shape)
     names = read_label_list(labels)
-    transform = normalization_of(model) if normalization == "auto" else _normalization(normalization)
-    images = _Images(calibration, verify, shape, transform)
+    transform = given_normalization(model, normalization)
+    images = Images(calibration, verify, shape, transform)
     made = schemes.convert(
         model,
         shape,
@@ -121,43 +117,12 @@ def read_label_list(labels: Sequence[str] | str | os.PathLike[str] | None) -> li
     return [str(label) for label in labels]
 
 
-class _Images:
-    """The images to calibrate and to verify on; each source is read once, a generator can give no more."""
-
-    def __init__(self, calibration: Any, verify: Any, shape: tuple[int, int, int], transform: Normalization | None):
-        self.calibration = None if calibration is None else take_images(calibration, CALIBRATION_IMAGES)
-        if verify is not None:
-            self.source, self.verify = "verify", take_images(verify, VERIFICATION_IMAGES)
-        elif self.calibration is not None:
-            self.source, self.verify = "calibration", self.calibration[:VERIFICATION_IMAGES]
-        else:
-            pixels = random_images(shape, RANDOM_IMAGES)
-            self.source, self.verify = "random", (transform or IMAGENET_STYLE)(pixels)
-
-    def for_calibration(self) -> np.ndarray:
-        if self.calibration is None:
-            raise ValueError(
-                "Integer ranges of a float model come from images: pass `calibration`, a few hundred of them as the "
-                "model takes them. (A model from quantize_model that was trained or calibrated needs none.)"
-            )
-        return self.calibration
-
-
 def _check_choices(quantize: str | None, input_dtype: str) -> None:
     if quantize not in schemes.SCHEMES:
         raise ValueError(f"`quantize` must be one of {list(schemes.SCHEMES)}. Received: quantize={quantize!r}")
     if input_dtype not in conversion.INPUT_DTYPES:
         choices = list(conversion.INPUT_DTYPES)
         raise ValueError(f"`input_dtype` must be one of {choices}. Received: input_dtype={input_dtype!r}")
-
-
-def _normalization(given: Any) -> Normalization | None:
-    if given is None:
-        return None
-    mean, std = (tuple(np.atleast_1d(np.asarray(one, float)).tolist()) for one in given)
-    if 0 in std:
-        raise ValueError(f"`normalization` must have a std other than 0. Received: normalization={given!r}")
-    return Normalization(mean, std)
 
 
 def _finished(
@@ -207,7 +172,7 @@ def _report(
     content: bytes,
     made: schemes.Converted,
     model: keras.Model,
-    images: _Images,
+    images: Images,
     transform: Normalization | None,
     labels: int,
 ) -> ExportReport:

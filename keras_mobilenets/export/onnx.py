@@ -1,0 +1,76 @@
+"""`export_onnx`: the model as an ONNX file, through Keras' own exporter."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_mobilenets.export import conversion, parity
+from keras_mobilenets.export.report import ServingReport
+from keras_mobilenets.export.samples import Images, given_normalization
+from keras_mobilenets.quantization import is_quantized, strip_quantization
+from keras_mobilenets.utils import atomic_path, require
+
+
+def export_onnx(
+    model: keras.Model | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    opset_version: int = 17,
+    verify: Any = None,
+    verbose: bool = True,
+) -> ServingReport:
+    """Writes a model as a float32 ONNX file, for any number of images.
+
+    The file is run by ONNX Runtime beside the Keras model before it appears under its name. Of a quantized model the
+    float weights are written: ONNX has no place for what quantization-aware training found.
+
+    Args:
+        model: a Keras model with one image input, or the path of a `.keras` file.
+        path: of the file.
+        input_shape: (height, width, channels), for a model that takes images of any size.
+        opset_version: of ONNX; 17 is what runtimes of the last years all read.
+        verify: images as the model takes them, in whatever `fit` takes; seeded random ones by default.
+        verbose: print the report as a table.
+
+    Returns:
+        A `ServingReport`.
+
+    Raises:
+        FileNotFoundError: the model file does not exist.
+        ImportError: the extra `onnx` is not installed.
+        ValueError: an argument does not fit.
+        RuntimeError: Keras does not run on TensorFlow, or the file does not answer as the model does.
+        OSError: the file cannot be written.
+
+    Example:
+
+    >>> export_onnx(model, "model.onnx").parity.agreement                             # doctest: +SKIP
+    1.0
+    """
+    conversion.require_tensorflow()
+    require("tf2onnx", "onnx")
+    runtime = require("onnxruntime", "onnx")
+    model = conversion.load(model)
+    shape = conversion.image_shape(model, input_shape)
+    flat = conversion.flat_float32(strip_quantization(model) if is_quantized(model) else model, shape)
+    images = Images(None, verify, shape, given_normalization(model, "auto"))
+    with atomic_path(path) as temporary:
+        signature = [keras.InputSpec("float32", (None, *shape), name="image")]
+        flat.export(
+            str(temporary), format="onnx", verbose=False, input_signature=signature, opset_version=opset_version
+        )
+        session = runtime.InferenceSession(temporary.read_bytes(), providers=["CPUExecutionProvider"])
+        answers = session.run(None, {session.get_inputs()[0].name: images.verify.astype("float32")})
+        compared = parity.measure(parity.predict(flat, images.verify), answers, images.source)
+        parity.require_equal(compared)
+        size_bytes = temporary.stat().st_size
+    inputs = {session.get_inputs()[0].name: "float32 ? x " + " x ".join(map(str, shape))}
+    report = ServingReport(Path(path), inputs, compared, size_bytes)
+    if verbose:
+        report.print()
+    return report

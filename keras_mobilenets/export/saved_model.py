@@ -1,0 +1,125 @@
+"""`export_saved_model`: the model as a folder for TensorFlow Serving, on float images and on JPEG bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets.export import conversion, parity
+from keras_mobilenets.export.metadata import Normalization
+from keras_mobilenets.export.report import ServingReport
+from keras_mobilenets.export.samples import Images, given_normalization
+from keras_mobilenets.utils import atomic_path
+
+CROP_FRACTION = 0.875  # of the largest centred part with the model's proportions, as MobileNets are evaluated
+EDGE_TO_EDGE = 64  # a smaller picture is a thumbnail that its object fills: not cropped
+
+
+def export_saved_model(
+    model: keras.Model | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    normalization: str | tuple[Any, Any] | None = "auto",
+    verify: Any = None,
+    verbose: bool = True,
+) -> ServingReport:
+    """Writes a model as a SavedModel, ready for TensorFlow Serving.
+
+    It has two signatures, both for any number of images: `serve` takes float images as the Keras model does, and is
+    also the default; `serve_jpeg` takes the bytes of JPEG, PNG, BMP or GIF files, decodes them, takes the central
+    87.5 % (thumbnails up to 64 pixels stay whole), resizes with antialiasing and normalizes. EXIF orientation is
+    ignored. The folder is loaded again and run beside the Keras model before it appears under its name.
+
+    Args:
+        model: a Keras model with one image input, or the path of a `.keras` file.
+        path: of the folder. TensorFlow Serving expects it to be named by a version number: `models/flowers/1`.
+        input_shape: (height, width, channels), for a model that takes images of any size.
+        normalization: from pixels to what the model takes, as in `export_tflite`; None leaves `serve_jpeg` out.
+        verify: images as the model takes them, in whatever `fit` takes; seeded random ones by default.
+        verbose: print the report as a table.
+
+    Returns:
+        A `ServingReport`.
+
+    Raises:
+        FileNotFoundError: the model file does not exist.
+        ValueError: an argument does not fit.
+        RuntimeError: Keras does not run on TensorFlow, or the folder does not answer as the model does.
+        OSError: the folder cannot be written.
+
+    Example:
+
+    >>> export_saved_model(model, "models/flowers/1").signatures                      # doctest: +SKIP
+    {'serve': 'float32 ? x 224 x 224 x 3', 'serve_jpeg': 'string ?'}
+    """
+    conversion.require_tensorflow()
+    model = conversion.load(model)
+    shape = conversion.image_shape(model, input_shape)
+    transform = given_normalization(model, normalization)
+    images = Images(None, verify, shape, transform)
+    signatures = {"serve": "float32 ? x " + " x ".join(map(str, shape))}
+    if transform is not None:
+        signatures["serve_jpeg"] = "string ?"
+    with atomic_path(path) as folder:
+        _write(model, folder, shape, transform)
+        compared = _compare(model, folder, images)
+        size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    report = ServingReport(Path(path), signatures, compared, size_bytes)
+    if verbose:
+        report.print()
+    return report
+
+
+def _write(model: keras.Model, folder: Path, shape: tuple[int, int, int], transform: Normalization | None) -> None:
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec((None, *shape), tf.float32, name="images")
+    archive.add_endpoint("serve", lambda images: model(images, training=False), [images])
+    if transform is not None:
+        decode = decoder(shape, transform)
+        jpegs = tf.TensorSpec((None,), tf.string, name="jpegs")
+        archive.add_endpoint("serve_jpeg", lambda jpegs: model(decode(jpegs), training=False), [jpegs])
+    archive.write_out(str(folder), verbose=False)
+
+
+def decoder(shape: tuple[int, int, int], transform: Normalization) -> Callable[[Any], Any]:
+    """A TensorFlow function from a batch of image files to what the model takes."""
+    import tensorflow as tf
+
+    height, width, channels = shape
+
+    def decode_one(content):
+        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+        size = tf.cast(tf.shape(image)[:2], tf.float32)
+        fraction = tf.where(tf.reduce_min(size) > EDGE_TO_EDGE, CROP_FRACTION, 1.0)
+        whole = tf.minimum(size, size[::-1] * (height / width, width / height))  # largest with these proportions
+        crop = tf.maximum(tf.cast(tf.round(whole * fraction), tf.int32), 1)
+        start = (tf.shape(image)[:2] - crop) // 2
+        image = tf.slice(image, tf.concat([start, [0]], 0), tf.concat([crop, [channels]], 0))
+        image = tf.image.resize(image, (height, width), antialias=True)
+        return tf.clip_by_value(tf.round(image), 0.0, 255.0)  # to whole pixels, as it was trained on
+
+    def decode(contents):
+        pixels = tf.map_fn(decode_one, contents, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+        return (pixels - tf.constant(transform.mean, tf.float32)) / tf.constant(transform.std, tf.float32)
+
+    return decode
+
+
+def _compare(model: keras.Model, folder: Path, images: Images) -> parity.Parity:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+    expected = parity.predict(model, images.verify)
+    answers = [np.asarray(one) for one in parity.as_list(loaded.serve(tf.constant(images.verify, tf.float32)))]
+    found = parity.measure(expected, answers, images.source)
+    parity.require_equal(found)
+    return found
