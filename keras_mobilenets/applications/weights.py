@@ -158,7 +158,7 @@ def _pair(
         )
         return pairs
     missing = [f"{layer.name} {_shapes(layer)}" for name, layer in wanted.items() if name not in found]
-    unknown = [f"{entry.name} {_stored_shapes(entry)}" for name, entry in found.items() if name not in wanted]
+    unknown = [f"{entry.name} {_stored_shapes(entry.variables)}" for name, entry in found.items() if name not in wanted]
     raise ValueError(
         f"{path} does not fit {model_name}. Layers with weights in the model: {len(layers)}, in the file: "
         f"{len(stored)}. Only in the model: {_some(missing)}. Only in the file: {_some(unknown)}."
@@ -200,12 +200,15 @@ def _fits(layer: keras.layers.Layer, stored: _Stored) -> bool:
 
 
 def _describe_misfit(layer: keras.layers.Layer, stored: _Stored) -> str:
-    return f"{layer.name} expects {_shapes(layer)}, found {_stored_shapes(stored)} as {stored.name!r}"
+    found = dict(stored.variables)
+    if len(found) == len(layer.weights) and "0" in found:  # the file only counts them, in Keras' order
+        found = dict(zip((variable.name for variable in layer.weights), found.values(), strict=True))
+    return f"{layer.name} expects {_shapes(layer)}, found {_stored_shapes(found)} as {stored.name!r}"
 
 
 def _shapes(layer: keras.layers.Layer) -> str:
     return ", ".join(f"{variable.name} {tuple(variable.shape)}" for variable in layer.weights)
 
 
-def _stored_shapes(stored: _Stored) -> str:
-    return ", ".join(f"{name} {tuple(data.shape)}" for name, data in stored.variables.items())
+def _stored_shapes(variables: dict[str, h5py.Dataset]) -> str:
+    return ", ".join(f"{'' if name.isdigit() else name + ' '}{data.shape}" for name, data in variables.items())
