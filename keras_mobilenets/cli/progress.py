@@ -26,11 +26,10 @@ class EpochProgress(keras.callbacks.Callback):
         super().__init__()
         self.name = name
         self.batch_size = batch_size
-        self.bar: Progress | None = None
+        self.bar = _bar()
 
     def on_train_begin(self, logs=None):
         epochs, steps = self.params["epochs"], self.params["steps"]
-        self.bar = _bar()
         self.task = self.bar.add_task(self.name, total=epochs * steps, note="preparing the first step")
         self.bar.start()
 
@@ -56,9 +55,7 @@ class EpochProgress(keras.callbacks.Callback):
 
     def close(self) -> None:
         """Takes the bar away, also after an error."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        self.bar.stop()
 
 
 @contextmanager

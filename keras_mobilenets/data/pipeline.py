@@ -9,7 +9,7 @@ from keras_mobilenets.data.sources import Source
 
 AUTOTUNE = tf.data.AUTOTUNE
 PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)
-THUMBNAIL_AREA = 0.75  # thumbnails are filled by their object
+THUMBNAIL_AREA = 0.9  # thumbnails are filled by their object
 STRETCH = 4 / 3  # a crop is up to this much wider or higher than the model's proportions, as in Inception
 THUMBNAIL_SIZE, PHOTO_SIZE = 32, 160
 JPEG_MAGIC = b"\xff\xd8\xff"

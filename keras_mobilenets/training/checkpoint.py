@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,7 +68,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.history = [*self.history[:epoch], {name: float(value) for name, value in (logs or {}).items()}]
-        arrays = {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in _variables(self.model).items()}
+        arrays: dict[str, Any] = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(self.model).items()}
         with atomic_path(self.folder / f"epoch-{epoch + 1:05}.npz") as path:
             np.savez(path, history=np.array(json.dumps(self.history)), **arrays)
         for old in self._paths()[: -self.keep]:

@@ -23,14 +23,10 @@ class TrainingData(Protocol):
         """Batches in an epoch."""
 
     @property
-    def train(self):
-        """One epoch of batches, another one on each pass."""
+    def val(self) -> Any:
+        """Batches of the held-out examples, or all of them."""
 
-    @property
-    def val(self):
-        """Batches of the held-out examples."""
-
-    def train_from(self, epoch: int):
+    def train_from(self, epoch: int) -> Any:
         """An endless stream of batches from the given epoch on."""
 
 
@@ -126,12 +122,10 @@ def fit_head(
     if not isinstance(dense, keras.layers.Dense):
         raise ValueError(f"`model` must end in a Dense layer. Received: {model.name!r}, which ends in {dense.name!r}")
     body = keras.Model(model.inputs, dense.input)
-    train = [_features(body, data.train_from(index).take(data.steps_per_epoch)) for index in range(passes)]
-    features = _Features(*map(np.concatenate, zip(*train, strict=True)), *_features(body, data.val))
     inputs = keras.Input(body.output_shape[1:])
     return fit(
         keras.Model(inputs, dense(inputs)),
-        features,
+        _Features(body, data, passes),
         epochs=epochs,
         learning_rate=learning_rate,
         checkpoint=checkpoint,
@@ -177,13 +171,14 @@ def _features(body: keras.Model, batches: Iterable[tuple[Any, Any]]) -> tuple[np
 
 
 class _Features:
-    """Features as `TrainingData`: the same pictures, as the last layer sees them."""
+    """`TrainingData` as the last layer sees it: what the network before it makes of the pictures."""
 
     batch_size = 32
 
-    def __init__(self, train: np.ndarray, labels: np.ndarray, val: np.ndarray, val_labels: np.ndarray) -> None:
-        self.train = train, labels
-        self.val = val, val_labels
+    def __init__(self, body: keras.Model, data: TrainingData, passes: int) -> None:
+        batches = data.train_from(0).take(passes * data.steps_per_epoch)  # each pass is augmented otherwise
+        self.train = _features(body, batches)
+        self.val = _features(body, data.val)
 
     @property
     def steps_per_epoch(self) -> int:
