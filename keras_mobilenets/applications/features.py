@@ -31,7 +31,7 @@ def endpoints(model: keras.Model, *, layers: Sequence[str] = ()) -> dict[str, ke
     Returns:
         The maps, of shape (batch, height, width, channels), by name in the order of the network, then the outputs of
         `layers` by theirs. They belong to the model's own input, so that
-        `keras.Model(model.inputs, list(endpoints(model).values()))` computes all of them.
+        `keras.Model(model.inputs[0], list(endpoints(model).values()))` computes all of them.
 
     Raises:
         ValueError: `model` cannot be flattened, holds no MobileNet, or has no layer of a name in `layers`.

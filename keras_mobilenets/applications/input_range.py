@@ -120,8 +120,10 @@ def sample_values(images: Any) -> np.ndarray | None:
         images = images[0]
     if isinstance(images, keras.KerasTensor) or not (hasattr(images, "shape") and hasattr(images, "dtype")):
         return None
+    if type(images).__module__.startswith("tensorflow") and not hasattr(images, "numpy"):
+        return None  # a tensor of a graph
     try:
         values = keras.ops.convert_to_numpy(images[:_SAMPLE])
-    except (NotImplementedError, TypeError, ValueError, RuntimeError):  # each backend's way to say "still symbolic"
+    except TypeError:  # a tracer of JAX
         return None
     return values if values.size and values.dtype.kind in "iuf" else None

@@ -341,5 +341,5 @@ def preprocess_input(x: Any, data_format: str | None = None, *, include_preproce
     if not include_preprocessing:
         return preprocessing.scale_pixels(x, data_format)
     preprocessing.check_data_format(data_format)
-    preprocessing.warn_if_scaled(x)
+    preprocessing.warn_if_scaled(x, stacklevel=3)
     return x

@@ -28,18 +28,18 @@ def scale_pixels(x: Any, data_format: str | None = None) -> Any:
         UserWarning: `x` has been scaled already.
     """
     check_data_format(data_format)
-    warn_if_scaled(x)
+    warn_if_scaled(x, stacklevel=4)
     return _floating(x) / 127.5 - 1.0
 
 
-def warn_if_scaled(x: Any) -> None:
+def warn_if_scaled(x: Any, *, stacklevel: int) -> None:
     """Warns where `x` cannot be pixels any more."""
     values = sample_values(x)
     if values is not None and looks_scaled(values):
         warnings.warn(
             "`preprocess_input` takes pixels in [0, 255], but these values lie in "
             f"[{values.min():.3g}, {values.max():.3g}]: they seem to be scaled already.",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 
