@@ -199,4 +199,4 @@ def _done(path: Path) -> keras.Model:
 def _save(model: keras.Model, path: Path) -> None:
     # The same layers without the optimizer: a model to use is a third of the size of one to train.
     with atomic_path(path) as temporary:
-        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+        type(model)(model.inputs, model.outputs, name=model.name).save(temporary)

@@ -66,7 +66,8 @@ class ImageData:
     @property
     def train(self) -> tf.data.Dataset:
         """One epoch of float32 images in [0, 255] and int labels; each pass over it is shuffled and augmented anew."""
-        return self._batches(tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).take(1))
+        epoch = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).take(1)
+        return self._batches(epoch).apply(tf.data.experimental.assert_cardinality(self.steps_per_epoch))
 
     def train_from(self, epoch: int) -> tf.data.Dataset:
         """An endless stream of training batches that begins with `epoch` (from 0), for a run that goes on.

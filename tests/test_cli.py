@@ -1,0 +1,272 @@
+"""The command line: the whole job, what is answered at once, and what happens when something is wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_mobilenets.cli import app
+
+RUN_FILES = {
+    "float.keras",
+    "qat.keras",
+    "model.tflite",
+    "labels.txt",
+    "metrics.json",
+    "curves.png",
+    "report.html",
+    "run.json",
+    "history-float.json",
+    "history-quantized.json",
+}
+SHORT = ("--alpha", "0.35", "--epochs", "2", "--quantize-epochs", "1", "--batch-size", "16", "--image-size", "16")
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def start(*arguments, cwd):
+    """A process of its own: for what must hold for the whole of it."""
+    command = [sys.executable, "-m", "keras_mobilenets.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two classes that differ in colour, and a file that is no picture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (folder / name).mkdir()
+        for index in range(20):
+            pixels = random.integers(100 * label, 100 * label + 120, (24, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    (folder / "dark" / "page.jpg").write_text("<html>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory):
+    """A finished run on them."""
+    folder = tmp_path_factory.mktemp("run") / "one"
+    result = call("train", "--data", pictures, "--model", "MobileNetV2", "--output", folder, *SHORT)
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+def test_a_run_leaves_models_metrics_and_a_report(run):
+    folder, output = run
+    assert {path.name for path in folder.iterdir()} == RUN_FILES
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["data"]["train"], metrics["data"]["held_out"]) == (32, 8)
+    assert len(metrics["data"]["broken"]) == 1 and "page.jpg" in output
+    assert metrics["tflite"]["is_integer"] and metrics["tflite"]["input"] == "uint8 1 x 16 x 16 x 3"
+    assert set(metrics["models"]) == {"float", "qat", "tflite"}
+    assert [len(metrics["history"][name]) for name in ("float", "quantized")] == [2, 1]
+    assert (folder / "labels.txt").read_text() == "dark\nlight\n"
+    for line in ("1/4", "2/4", "3/4", "4/4", "epoch 2/2"):
+        assert line in output  # progress is shown all along
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(run):
+    page = (run[0] / "report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert page.count("data:image/png;base64,") == 1 + 8  # the curves, and the held-out pictures
+    assert "page.jpg" in page and "{{" not in page
+
+
+def test_a_run_is_not_overwritten(run, pictures):
+    before = (run[0] / "metrics.json").read_bytes()
+    result = call("train", "--data", pictures, "--output", run[0], *SHORT)
+    assert result.exit_code == 1 and "--resume" in result.output
+    assert (run[0] / "metrics.json").read_bytes() == before
+
+
+def test_a_run_cannot_change_on_the_way(run):
+    result = call("train", "--resume", "--output", run[0], "--epochs", "7")
+    assert result.exit_code == 1 and "--epochs was 2" in result.output
+
+
+def test_an_interrupted_run_is_resumed(pictures, tmp_path, run):
+    process = start("train", "--data", pictures, "--model", "MobileNetV2", "--output", "one", *SHORT, cwd=tmp_path)
+    for line in process.stdout:
+        if "epoch 1/2" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "Stopped" in stderr and "Traceback" not in stderr
+    assert not (tmp_path / "one" / "float.keras").exists()
+    result = call("train", "--resume", "--output", tmp_path / "one")
+    assert result.exit_code == 0, result.output
+    assert "epoch 1/2" not in result.output and "epoch 2/2" in result.output
+    resumed, whole = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "one", run[0]))
+    assert resumed["history"]["float"][0] == whole["history"]["float"][0]
+    # The same pictures in the same order; convolutions over several threads may add up in another one.
+    assert resumed["history"]["float"][1]["loss"] == pytest.approx(whole["history"]["float"][1]["loss"], rel=1e-4)
+
+
+def test_models_answer_alike_in_either_form(run, pictures):
+    """The integer file and the model that it was made from, through `predict`."""
+    images = [pictures / "dark" / "1.png", pictures / "light" / "1.png"]
+    answers = []
+    for name in ("model.tflite", "qat.keras"):
+        result = call("predict", run[0] / name, *images, "--json", "--top", "2")
+        assert result.exit_code == 0, result.output
+        lines = [json.loads(line) for line in result.output.splitlines() if line.startswith("{")]
+        assert [line["image"] for line in lines] == [str(path) for path in images]
+        answers.append([{one["name"]: one["score"] for one in line["classes"]} for line in lines])
+    for integer, simulated in zip(*answers, strict=True):
+        assert set(integer) == {"dark", "light"}
+        for name in integer:
+            assert integer[name] == pytest.approx(simulated[name], abs=3 / 256)  # a few steps of the output
+
+
+def test_predict_names_what_it_cannot_read(run, pictures):
+    result = call("predict", run[0] / "model.tflite", pictures / "dark" / "page.jpg", pictures / "dark" / "1.png")
+    assert result.exit_code == 1
+    assert "page.jpg: not a picture" in result.output and "1.png" in result.output
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "float.keras"])
+def test_evaluate_measures_what_the_run_reported(run, pictures, name):
+    result = call("evaluate", run[0] / name, "--data", pictures, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(next(line for line in result.output.splitlines() if line.startswith("{")))
+    kind = "tflite" if name.endswith("tflite") else "float"
+    metrics = json.loads((run[0] / "metrics.json").read_text())
+    assert (found["pictures"], found["left_out"]) == (8, 1)
+    assert found["accuracy"] == metrics["models"][kind]["accuracy"]
+    everything = call("evaluate", run[0] / name, "--data", pictures, "--split", "all")
+    assert "40 pictures" in everything.output and "light" in everything.output
+
+
+def test_evaluate_refuses_other_classes(run):
+    result = call("evaluate", run[0] / "model.tflite", "--data", "digits")
+    assert result.exit_code == 1 and "The model's classes are not those of digits" in result.output
+
+
+def test_quantize_and_export_write_files(run, pictures, tmp_path):
+    result = call("quantize", run[0] / "float.keras", tmp_path / "ptq.tflite", "--data", pictures)
+    assert result.exit_code == 0, result.output
+    result = call("export", run[0] / "qat.keras", tmp_path / "qat.tflite")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "qat.tflite").read_bytes() == (run[0] / "model.tflite").read_bytes()
+    result = call("predict", tmp_path / "ptq.tflite", pictures / "dark" / "1.png")
+    assert result.exit_code == 0 and "dark" in result.output
+    result = call("quantize", run[0] / "qat.keras", tmp_path / "twice.tflite", "--data", pictures)
+    assert result.exit_code == 1 and "quantized already" in result.output
+
+
+def test_tflite_files_are_used_without_tensorflow(run, pictures, tmp_path):
+    code = (
+        "import sys; from keras_mobilenets.cli import app; app(sys.argv[1:], standalone_mode=False);"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    for command in (
+        ("predict", run[0] / "model.tflite", pictures / "dark" / "1.png"),
+        ("evaluate", run[0] / "model.tflite", "--data", pictures),
+    ):
+        subprocess.run([sys.executable, "-c", code, *map(str, command)], check=True, capture_output=True)
+
+
+AT_ONCE = {
+    "help": (("--help",), 0, "quantize"),
+    "help of train": (("train", "--help"), 0, "quantize-epochs"),
+    "no command": ((), 2, "Usage"),
+    "list": (("list",), 0, "2,554,968"),
+    "list models": (("list", "models"), 0, "MobileNetV3Large"),
+    "list datasets": (("list", "datasets"), 0, "cifar10"),
+    "model": (("train", "--model", "mobilenetv2"), 2, "Did you mean MobileNetV2"),
+    "data": (("train", "--data", "cifar_10"), 2, "did you mean cifar10"),
+    "no folder": (("train", "--data", "./absent"), 2, "There is no folder ./absent"),
+    "empty folder": (("train", "--data", "empty"), 2, "The folder is empty"),
+    "one class": (("train", "--data", "one"), 2, "found only one, 'ant'"),
+    "alpha": (("train", "--alpha", "-1"), 2, "must be > 0"),
+    "epochs": (("train", "--epochs", "0"), 2, "0 is not in the range"),
+    "weights": (("train", "--weights", "absent.h5"), 2, "there is no file absent.h5"),
+    "resume": (("train", "--resume"), 1, "There is no unfinished run"),
+    "predict": (("predict", "absent.tflite", "a.jpg"), 2, "there is no file absent.tflite"),
+    "kind": (("evaluate", "model.h5"), 2, "must end in .tflite or .keras"),
+    "option": (("train", "--alfa", "1"), 2, "No such option"),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_help_and_mistakes_are_answered_at_once(name, tmp_path):
+    arguments, code, text = AT_ONCE[name]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one" / "ant").mkdir(parents=True)
+    (tmp_path / "model.h5").touch()
+    script = (
+        "import sys, os\nfrom keras_mobilenets.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules)), os.times().user)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "COLUMNS": "200"}
+    process = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == code, process.stderr
+    # Wrapped by a box of rich, which breaks lines.
+    shown = re.sub(r"[\s│]+", " ", process.stdout + process.stderr)
+    assert text in shown and "Traceback" not in shown
+    imported, seconds = re.search(r"(\[.*\]) ([\d.]+)\s*$", process.stdout).groups()
+    assert imported == "[]"
+    assert float(seconds) < 1.0  # of processor time: the machine that tests may do other things meanwhile
+
+
+def test_damaged_models_are_one_clear_line(run, pictures, tmp_path):
+    for name in ("model.tflite", "float.keras"):
+        content = (run[0] / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        result = call("predict", tmp_path / name, pictures / "dark" / "1.png")
+        assert result.exit_code == 1
+        assert "Error" in result.output and name in result.output.replace("\n", "")
+
+
+def test_profile_shows_layers_and_files(run):
+    result = call("profile", "MobileNet", "--alpha", "0.25", "--image-size", "128", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(next(line for line in result.output.splitlines() if line.startswith("{")))
+    assert found["parameters"] == 475_544
+    assert "MAdds" in call("profile", run[0] / "model.tflite").output
+    assert "predictions" in call("profile", run[0] / "float.keras").output
+
+
+def test_unexpected_errors_keep_their_traceback(monkeypatch):
+    from keras_mobilenets.cli import looking
+
+    def defect():
+        raise TypeError("a defect")
+
+    monkeypatch.setattr(looking, "models", defect)
+    with pytest.raises(TypeError, match="a defect"):
+        call("list", "models")
+
+
+@pytest.mark.slow
+def test_the_main_job_without_an_argument(tmp_path):
+    """Issue: at most three minutes on two cores, at least 95 % for all three."""
+    began = time.monotonic()
+    process = start("train", cwd=tmp_path)
+    stdout, stderr = process.communicate(timeout=900)
+    assert process.returncode == 0, stderr
+    metrics = json.loads((tmp_path / "runs" / "digits-1" / "metrics.json").read_text())
+    assert all(model["accuracy"] >= 0.95 for model in metrics["models"].values()), metrics["models"]
+    assert metrics["agreement"]["qat"] >= 0.98  # 7 of 359 pictures
+    print(f"{time.monotonic() - began:.0f} s\n{stdout}")
