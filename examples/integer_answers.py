@@ -1,0 +1,32 @@
+"""What a phone will answer, known in Keras: the integer model equals the file on the runtime, byte for byte.
+
+    python examples/integer_answers.py
+
+Real digits, an untrained network with measured statistics: what counts here is the arithmetic.
+"""
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+
+from keras_mobilenets import MobileNet, calibrate, export_tflite, inline, quantize_model
+from keras_mobilenets.export import TFLiteModel, integer_model
+
+pixels = np.repeat(load_digits().images[:64, :, :, None] / 16 * 255, 3, axis=-1)
+pixels = np.asarray(keras.ops.image.resize(pixels, (32, 32))).astype("uint8")
+images = pixels / np.float32(127.5) - 1
+
+model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=10)
+for layer in inline(model).layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.momentum = 0.0
+model(images, training=True)
+
+quantized = quantize_model(model)
+calibrate(quantized, images)
+export_tflite(quantized, "digits.tflite", verify=images)
+
+in_keras = integer_model("digits.tflite").predict(pixels, verbose=0)
+on_the_runtime = TFLiteModel("digits.tflite").predict(pixels, raw=True)
+print(f"{(in_keras == on_the_runtime).mean():.2%} of {in_keras.size} output bytes are equal")
+assert (in_keras == on_the_runtime).all()

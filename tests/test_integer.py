@@ -1,0 +1,151 @@
+"""The integer model against the runtime: every output byte, softmax and logits, of every family."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import flatbuffers
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import keras_mobilenets as km
+from keras_mobilenets.export import integer_model
+from keras_mobilenets.export.integer import split_channels
+
+SIZE = 64
+FAMILIES = {
+    "MobileNet": {"alpha": 0.25},
+    "MobileNet-friendly": {"alpha": 0.25, "quantization_friendly": True},
+    "MobileNetV2": {"alpha": 0.35},
+    "MobileNetV3Small": {"alpha": 0.75},
+    "MobileNetV3Large-minimalistic": {"alpha": 0.35, "minimalistic": True},
+}
+
+
+def pixels(count, size=SIZE):
+    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), "uint8")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def exported(request, tmp_path_factory):
+    """A full-integer file of each family, with measured batch statistics: else all images get one answer."""
+    keras.utils.set_random_seed(0)
+    name = request.param.split("-")[0]
+    model = getattr(km, name)(input_shape=(SIZE, SIZE, 3), weights=None, classes=50, **FAMILIES[request.param])
+    for layer in km.inline(model).layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    images = pixels(16).astype("float32")
+    images = images if "V3" in name else images / 127.5 - 1
+    model(images, training=True)
+    quantized = km.quantize_model(model)
+    km.calibrate(quantized, images)
+    path = tmp_path_factory.mktemp("exported") / "model.tflite"
+    km.export_tflite(quantized, path, verbose=False)
+    return path
+
+
+def without_softmax(content):
+    """The file cut before its softmax, with XNNPACK's own answer for the logits."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    kinds = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
+    place = kinds.index(schema.BuiltinOperator.SOFTMAX)
+    graph.outputs = list(graph.operators[place].inputs)[:1]
+    graph.operators = graph.operators[:place]
+    model.signatureDefs = []
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def runtime(content, images, kernels="xnnpack"):
+    resolver = {"reference": OpResolverType.BUILTIN_REF}.get(kernels, OpResolverType.AUTO)
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    answers = []
+    for image in images:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0].copy())
+    return np.stack(answers)
+
+
+def test_every_byte_equals_the_runtimes(exported):
+    images, content = pixels(24), exported.read_bytes()
+    np.testing.assert_array_equal(integer_model(exported).predict(images, verbose=0), runtime(content, images))
+    logits = runtime(without_softmax(content), images)
+    assert len(np.unique(logits)) > 30  # not one flat answer
+    np.testing.assert_array_equal(integer_model(exported, logits=True).predict(images, verbose=0), logits)
+
+
+def test_reference_kernels(exported, request):
+    if "V3Small" in request.node.callspec.params["exported"]:
+        pytest.skip("the runtime's reference kernels crash on squeeze-excite (ai-edge-litert 2.3)")
+    images, content = pixels(8), without_softmax(exported.read_bytes())
+    ours = integer_model(exported, kernels="reference", logits=True).predict(images, verbose=0)
+    np.testing.assert_array_equal(ours, runtime(content, images, "reference"))
+
+
+def test_quantized_model_is_exported_on_the_way(tmp_path):
+    model = km.MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=5)
+    quantized = km.quantize_model(model)
+    km.calibrate(quantized, pixels(8, 32) / 127.5 - 1.0)
+    km.export_tflite(quantized, tmp_path / "model.tflite", verbose=False)
+    images = pixels(8, 32)
+    from_model, from_file = integer_model(quantized), integer_model(tmp_path / "model.tflite")
+    np.testing.assert_array_equal(from_model.predict(images, verbose=0), from_file.predict(images, verbose=0))
+
+
+def test_saved_and_loaded(exported, tmp_path):
+    model = integer_model(exported)
+    model.save(tmp_path / "integer.keras")
+    loaded = keras.models.load_model(tmp_path / "integer.keras")
+    np.testing.assert_array_equal(loaded.predict(pixels(4), verbose=0), model.predict(pixels(4), verbose=0))
+
+
+@pytest.mark.parametrize("file", ["tf2_mobilenet_v2_1.0_224_ptq", "mobilenet_v2_1.0_224_quant"])
+def test_published_file(testdata, file):
+    path = testdata / "published" / f"{file}.tflite"
+    images = pixels(4, 224)
+    model = integer_model(path)
+    images = images if model.input.dtype == "uint8" else (images.astype("int16") - 128).astype("int8")
+    np.testing.assert_array_equal(model.predict(images, verbose=0), runtime(path.read_bytes(), images))
+
+
+def test_jax_computes_the_same(exported, tmp_path):
+    pytest.importorskip("jax")
+    np.save(tmp_path / "images.npy", pixels(4))
+    code = (
+        "import sys, numpy as np; from keras_mobilenets.export import integer_model\n"
+        "images, answers = sys.argv[2:]\n"
+        "np.save(answers, integer_model(sys.argv[1]).predict(np.load(images), verbose=0))"
+    )
+    arguments = [sys.executable, "-c", code, exported, tmp_path / "images.npy", tmp_path / "answers.npy"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), runtime(exported.read_bytes(), pixels(4)))
+
+
+def test_sums_are_split_where_float32_would_round():
+    kernel = np.full((1, 1, 2048, 3), 127.0)
+    bounds = split_channels(kernel, 255)
+    assert bounds == [0, 518, 1036, 1554, 2048]
+    for first, last in itertools.pairwise(bounds):
+        assert 127 * 255 * (last - first) <= 2**24
+
+
+def test_what_is_not_integer_is_refused(tmp_path):
+    model = km.MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=5)
+    with pytest.raises(ValueError, match="`source` must be a quantized model"):
+        integer_model(model)
+    km.export_tflite(model, tmp_path / "float.tflite", verbose=False)
+    with pytest.raises(ValueError, match="not full-integer: tensor .* is float32"):
+        integer_model(tmp_path / "float.tflite")
+    with pytest.raises(ValueError, match="`kernels` must be one of"):
+        integer_model(tmp_path / "float.tflite", kernels="cmsis")
