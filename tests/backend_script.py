@@ -19,7 +19,7 @@ for row in catalog.LAYERS + catalog.BUILDERS:
     else:
         inputs = keras.Input(row.input_shape)
         model = keras.Model(inputs, row.make()(inputs))
-    x = np.random.default_rng(0).uniform(-1, 1, (2, *row.input_shape)).astype("float32")
+    x = np.random.default_rng(0).uniform(*row.input_range, (2, *row.input_shape)).astype("float32")
     y = keras.ops.convert_to_numpy(model(x))
     assert y.shape == (2, *row.output_shape), (row, y.shape)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(inline(model)(x)), y)

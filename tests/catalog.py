@@ -21,6 +21,7 @@ class Row:
     output_shape: tuple[int, ...]
     parameters: int
     arguments: dict[str, Any] = field(default_factory=dict)
+    input_range: tuple[float, float] = (-1.0, 1.0)
 
     def make(self, **kwargs: Any) -> Any:
         make: Callable[..., Any] = getattr(keras_mobilenets, self.name)
@@ -71,9 +72,11 @@ LAYERS = [
 
 _TINY: dict[str, Any] = {"weights": None, "classes": 10}
 
+_PIXELS = (0.0, 255.0)  # MobileNetV3 normalizes inside
+
 BUILDERS = [
-    Row("MobileNet", (64, 96, 3), (10,), 221_354, {**_TINY, "alpha": 0.25}),
+    Row("MobileNet", (64, 96, 3), (10,), 221_114, {**_TINY, "alpha": 0.25}),
     Row("MobileNetV2", (64, 96, 3), (10,), 423_018, {**_TINY, "alpha": 0.35}),
-    Row("MobileNetV3Small", (64, 96, 3), (10,), 1_067_186, {**_TINY, "alpha": 0.75}),
-    Row("MobileNetV3Large", (64, 96, 3), (10,), 1_000_000, {**_TINY, "alpha": 0.35}),
+    Row("MobileNetV3Small", (64, 96, 3), (10,), 1_036_802, {**_TINY, "alpha": 0.75}, _PIXELS),
+    Row("MobileNetV3Large", (64, 96, 3), (10,), 873_018, {**_TINY, "alpha": 0.35}, _PIXELS),
 ]

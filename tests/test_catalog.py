@@ -22,7 +22,7 @@ def as_model(row, **kwargs):
 
 
 def images(row, rng, batch=2):
-    return rng.uniform(-1, 1, (batch, *row.input_shape)).astype("float32")
+    return rng.uniform(*row.input_range, (batch, *row.input_shape)).astype("float32")
 
 
 def test_every_public_layer_and_builder_has_a_row():
