@@ -148,8 +148,20 @@ def test_unknown_names_are_taken_in_order_with_a_warning(tmp_path):
         model = MobileNet(SHAPE, alpha=0.25, classes=7, weights=path)
     assert_same_weights(model, source)
 
+    known = [("conv_pw_2" if layer.name == "conv_dw_5" else name, layer) for name, layer in layers]
+    with pytest.raises(ValueError, match="does not fit"):  # a name that the model knows, in another place
+        build("MobileNet", write_legacy(path, known))
     write_legacy(path, [layers[0], *reversed(layers[1:])])
     with pytest.raises(ValueError, match="Only in the model: conv1 kernel .*Only in the file: layer_"):
+        build("MobileNet", path)
+
+
+def test_file_without_names_says_what_to_do(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    original("MobileNet").save_weights(path)
+    with h5py.File(path, "a") as file:
+        file.visititems(lambda name, item: item.attrs.pop("name", None) and None)
+    with pytest.raises(ValueError, match=r"Only in the file: layers/batch_normalization \(8,\).*older Keras wrote it"):
         build("MobileNet", path)
 
 

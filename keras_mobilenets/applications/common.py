@@ -222,7 +222,13 @@ def convolution(
     x = keras.layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=use_bias, name=name)(x)
     if normalization is not None:
         x = BatchNormalization(momentum=momentum, epsilon=epsilon, name=bn_name or f"{name}_bn")(x)
-    return activation_layer(activation, activation_prefix or name)(x)
+    return activate(x, activation, activation_prefix or name)
+
+
+def activate(x: Any, activation: str, prefix: str) -> Any:
+    """Applies an activation by a layer named after `prefix`."""
+    layer = activation_layer(activation, prefix)
+    return x if layer is None else layer(x)
 
 
 def pool(x: Any, pooling: str | None) -> Any:

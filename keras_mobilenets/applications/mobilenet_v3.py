@@ -11,7 +11,6 @@ import keras
 from keras_mobilenets.applications import common, preprocessing, pretrained
 from keras_mobilenets.applications.common import Activation, Weights
 from keras_mobilenets.layers import InvertedResidual, make_divisible
-from keras_mobilenets.layers.activations import activation_layer
 
 decode_predictions = pretrained.decode_predictions
 
@@ -265,7 +264,7 @@ def _build(
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=False)
     if weights == "imagenet":
         common.check_published(normalization=(settings["normalization"], "batch"))
-        variant = {"builder": network.builder, "alpha": alpha, "minimalistic": minimalistic}
+        variant: dict[str, Any] = {"builder": network.builder, "alpha": alpha, "minimalistic": minimalistic}
         size = pretrained.published_size(image=image, **variant, stacklevel=4)  # warns where the builder was called
         weights = pretrained.pretrained_path(size=size, include_top=include_top, **variant)
     network = network.minimalistic() if minimalistic else network
@@ -305,7 +304,7 @@ def _top(x: Any, network: Network, alpha: float, classes: int, dropout: float, a
     filters = make_divisible(network.last_filters * max(alpha, 1.0))
     x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
     x = keras.layers.Conv2D(filters, 1, padding="same", name="conv_2")(x)
-    x = activation_layer(network.activation, "conv_2")(x)
+    x = common.activate(x, network.activation, "conv_2")
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
     x = keras.layers.Conv2D(classes, 1, padding="same", name="logits")(x)

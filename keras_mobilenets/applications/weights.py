@@ -49,6 +49,12 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, skip: Iter
 
     Warns:
         UserWarning: the file's layers have other names, but the same shapes in the same order.
+
+    Example:
+
+    >>> model = MobileNet((32, 32, 3), alpha=0.25, weights=None)
+    >>> model.save_weights("mine.weights.h5")
+    >>> load_weights(MobileNet((64, 64, 3), alpha=0.25, weights=None), "mine.weights.h5")
     """
     skipped = {id(layer) for layer in skip}
     layers = [layer for layer in inline(model).layers if layer.weights and id(layer) not in skipped]
@@ -148,7 +154,7 @@ def _pair(
         if misfits:
             raise ValueError(f"{path} does not fit {model_name}: {_some(misfits)}")
         return pairs
-    if len(layers) == len(stored) and all(map(_fits, layers, stored)):
+    if _same_order(layers, stored):
         pairs = list(zip(layers, stored, strict=True))
         layer, entry = next(pair for pair in pairs if _canonical(pair[0].name) != _canonical(pair[1].name))
         warnings.warn(
@@ -166,12 +172,23 @@ def _pair(
     )
 
 
-def _hint(missing: Iterable[str], unknown: Iterable[str]) -> str:
-    missing, unknown = set(missing), set(unknown)
+def _same_order(layers: list[keras.layers.Layer], stored: list[_Stored]) -> bool:
+    """Whether everything but the names agrees, and no name that both sides know stands elsewhere."""
+    if len(layers) != len(stored) or not all(map(_fits, layers, stored)):
+        return False
+    wanted, found = ([_canonical(each.name) for each in side] for side in (layers, stored))
+    return all(one == another or another not in wanted for one, another in zip(wanted, found, strict=True))
+
+
+def _hint(missing: set[str], unknown: set[str]) -> str:
     if missing and not unknown and missing <= _TOP:
         return " The file was saved without the top: build with `include_top=False`, or load a file with a top."
     if unknown and not missing and unknown <= _TOP:
         return " The file was saved with the top: build with `include_top=True`, or load a file without a top."
+    if any(name.startswith("layers_") for name in unknown):
+        return (
+            " The file holds no names of layers, as an older Keras wrote it: load it there, and save it with this one."
+        )
     return ""
 
 
