@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+from rich import box
 from rich.table import Table
 
 from keras_mobilenets.layers import inline
@@ -82,14 +83,13 @@ class ModelProfile:
         return {**dataclasses.asdict(self), **totals}
 
     def __rich__(self) -> Table:
-        table = Table(title=f"{self.name}, input {_shape(self.input_shape)}", title_justify="left", show_footer=True)
-        table.add_column("layer", "all")
-        table.add_column("kind")
-        table.add_column("output", justify="right")
-        table.add_column("parameters", f"{self.parameters:,}", justify="right")
-        table.add_column("MAdds", f"{self.madds:,}", justify="right")
-        table.add_column("weights", _kilobytes(self.weight_bytes), justify="right")
-        table.add_column("output", justify="right")
+        title = f"{self.name}, input {_shape(self.input_shape)}"
+        table = Table(title=title, title_justify="left", show_footer=True, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("layer", "all", overflow="fold", min_width=20)
+        table.add_column("kind", overflow="ellipsis", no_wrap=True, max_width=14)
+        table.add_column("output", justify="right", no_wrap=True)
+        table.add_column("parameters", f"{self.parameters:,}", justify="right", no_wrap=True)
+        table.add_column("MAdds", f"{self.madds:,}", justify="right", no_wrap=True)
         for layer in self.layers:
             table.add_row(
                 layer.name,
@@ -97,8 +97,6 @@ class ModelProfile:
                 _shape(layer.output_shape),
                 f"{layer.parameters:,}" if layer.parameters else "",
                 f"{layer.madds:,}" if layer.madds else "",
-                _kilobytes(layer.weight_bytes) if layer.weight_bytes else "",
-                _kilobytes(layer.activation_bytes),
             )
         return table
 
@@ -170,7 +168,3 @@ def _madds(layer: Any, output_shape: tuple[int, ...]) -> int:
 
 def _shape(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _kilobytes(count: int) -> str:
-    return f"{count / 1e3:,.1f} kB"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from rich import box
+from rich.table import Table
 
 from keras_mobilenets import __version__
 from keras_mobilenets import data as images
@@ -164,6 +166,7 @@ class Job:
         report.write(self.folder, metrics, found)
         write_json(self.folder / DONE_FILE, metrics)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        progress.console.print(_table(metrics), f"Look at {self.folder / report.REPORT_FILE}", sep="\n")
         return metrics
 
     def _fit(self, name: str, model: keras.Model, epochs: int, rate: float) -> None:
@@ -189,6 +192,22 @@ def _summary(path: Path) -> dict[str, Any]:
         "arena_bytes": found.arena_bytes,
         "madds": found.madds,
     }
+
+
+def _table(metrics: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "accuracy", "same answer as .tflite", "size", "one picture"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, one in metrics["models"].items():
+        same = metrics["agreement"].get(name)
+        table.add_row(
+            one["file"],
+            f"{one['accuracy']:.2%}",
+            "" if same is None else f"{same:.2%}",
+            f"{one['size_bytes'] / 1e3:,.0f} kB",
+            f"{one['latency_ms']:.2f} ms",
+        )
+    return table
 
 
 def _done(path: Path) -> keras.Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,17 +16,20 @@ console = Console(highlight=False)
 
 def variants() -> None:
     """Prints the published models with ImageNet weights."""
-    table = Table(title="Published, with ImageNet weights", title_justify="left")
-    table.add_column("--model")
-    for name in ("--alpha", "--image-size", "parameters", "MAdds (M)", "top-1 (%)", "top-1 in 8 bits (%)"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title="Published, with ImageNet weights", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.caption = "MAdds in millions, accuracies in percent; *: --minimalistic of `profile`"
+    table.add_column("--model", no_wrap=True)
+    for name in ("--alpha", "--image-size", "parameters", "MAdds", "top-1", "8 bits"):
+        table.add_column(name, justify="right", no_wrap=True)
     previous = ""
     for one in VARIANTS:
         if previous not in ("", one.builder):
             table.add_section()
         previous = one.builder
         table.add_row(
-            one.builder + (" minimalistic" if one.minimalistic else ""),
+            one.builder + (" *" if one.minimalistic else ""),
             f"{one.alpha:g}",
             str(one.size),
             f"{one.parameters:,}",

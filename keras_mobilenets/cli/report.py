@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ CURVES_FILE = "curves.png"
 REPORT_FILE = "report.html"
 EXAMPLES, MISTAKES = 12, 4
 CHOICES = 3
-TITLES = {"float": "Float", "qat": "Quantization-aware", "tflite": "Integer .tflite"}
-TRAINING, HELD_OUT = "#8aa4c8", "#1f4e8c"
+TITLES = {"float": "Float", "qat": "8 bits simulated", "tflite": "Integer .tflite"}
+CURVES = {"accuracy": "Accuracy", "loss": "Loss"}
+TRAINING, HELD_OUT, SIMULATED = "#8aa4c8", "#1f4e8c", "#f6ecd2"
 
 
 def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
@@ -38,40 +40,47 @@ def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(percent=_percent, size=_size)
-    curves = draw_curves(metrics["history"])
+    history = metrics["history"]
     page = environment.get_template(REPORT_FILE).render(
         m=metrics,
         titles=TITLES,
-        curves=_data_uri(curves),
+        curves={title: _data_uri(draw_curves(history, [key])) for key, title in CURVES.items()},
         examples=_examples(metrics["data"]["classes"], found),
         pixelated=min(metrics["data"]["image_size"]) <= EDGE_TO_EDGE,
     )
     with atomic_path(folder / CURVES_FILE) as path:
-        path.write_bytes(curves)
+        path.write_bytes(draw_curves(history))
     with atomic_path(folder / REPORT_FILE) as path:
         path.write_text(page, encoding="utf-8")
     return folder / REPORT_FILE
 
 
-def draw_curves(history: dict[str, list[dict[str, float]]]) -> bytes:
-    """Loss and accuracy over the epochs of float and quantization-aware training, as a PNG file."""
+def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] = tuple(CURVES)) -> bytes:
+    """Accuracy and loss over the epochs of float and quantization-aware training, as a PNG file."""
     require("matplotlib", "all")
     from matplotlib.figure import Figure  # the object alone: `pyplot` would look for a display
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     epochs = [*history["float"], *history["quantized"]]
     numbers = range(1, len(epochs) + 1)
-    figure = Figure(figsize=(9, 3.2), dpi=160, layout="constrained")
-    for axes, key, title in zip(figure.subplots(1, 2), ("accuracy", "loss"), ("Accuracy", "Loss"), strict=True):
+    figure = Figure(figsize=(4.6 * len(keys), 3.4), dpi=160, layout="constrained")
+    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
+        axes.axvspan(len(history["float"]) + 0.5, len(epochs) + 0.5, color=SIMULATED, lw=0, label="quantization-aware")
         axes.plot(numbers, [one[key] for one in epochs], color=TRAINING, label="training", marker=".")
         axes.plot(numbers, [one[f"val_{key}"] for one in epochs], color=HELD_OUT, label="held out", marker=".")
-        axes.axvspan(len(history["float"]) + 0.5, len(epochs) + 0.5, color="#f0e2c0", label="quantization-aware")
-        axes.set(title=title, xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.set(title=CURVES[key], xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    figure.axes[1].set_yscale("log")
-    figure.axes[0].legend(loc="lower right", frameon=False)
+        if key == "accuracy":
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        else:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
