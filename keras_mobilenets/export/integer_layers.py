@@ -224,7 +224,8 @@ class IntegerMultiply(IntegerOperation):
     def call(self, inputs):
         left, right = inputs
         scales = [one.scale for one in self.inputs_quantization]
-        return self.requantize(left * right, self.multiplier_to_output(*scales))
+        # In int32, through which TensorFlow's graph optimizer cannot move the multiplier to one of the factors.
+        return self.requantize(ops.cast(left * right, "int32"), self.multiplier_to_output(*scales))
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(_broadcast(*(one.shape for one in inputs)), dtype="float32")
