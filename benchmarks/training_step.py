@@ -1,0 +1,145 @@
+"""How long a training step and a prediction take, against keras.applications and tfmot.
+
+    python -m benchmarks.training_step            # some minutes; writes benchmarks/training_step.csv
+
+All peers of a model run in one process, one step each in turn, so that what else the machine does meets all alike. What
+counts are the ratios; milliseconds are this machine's. Peak memory is of a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_mobilenets as km
+from keras_mobilenets.utils import atomic_path
+
+MODELS = {
+    "MobileNetV2 0.5/128": ("MobileNetV2", {"alpha": 0.5, "input_shape": (128, 128, 3)}),
+    "MobileNetV2 1.0/160": ("MobileNetV2", {"alpha": 1.0, "input_shape": (160, 160, 3)}),
+    "MobileNetV3Small 1.0/96": ("MobileNetV3Small", {"alpha": 1.0, "input_shape": (96, 96, 3)}),
+    "MobileNet 0.5/128": ("MobileNet", {"alpha": 0.5, "input_shape": (128, 128, 3)}),
+}
+BATCH, CLASSES = 16, 10
+REFERENCE = "keras.applications float"
+CSV = Path(__file__).with_suffix(".csv")
+
+
+def ours(name: str, arguments: dict) -> keras.Model:
+    """This package's float model."""
+    return getattr(km, name)(**arguments)
+
+
+def ours_quantized(name: str, arguments: dict) -> keras.Model:
+    """This package's quantization-aware model."""
+    return km.quantize_model(ours(name, arguments))
+
+
+def keras_applications(name: str, arguments: dict) -> keras.Model:
+    """The float model of the installed Keras."""
+    return getattr(keras.applications, name)(**arguments)
+
+
+def tf_keras_float(name: str, arguments: dict) -> object:
+    """The float model of Keras 2."""
+    import tf_keras
+
+    return getattr(tf_keras.applications, name)(**arguments)
+
+
+def tfmot_quantized(name: str, arguments: dict) -> object | None:
+    """tfmot's quantization-aware model of the Keras 2 twin; None for V3, which tfmot refuses."""
+    from tensorflow_model_optimization.quantization.keras import quantize_model
+
+    return None if "V3" in name else quantize_model(tf_keras_float(name, arguments))
+
+
+PEERS: dict[str, Callable[[str, dict], object | None]] = {
+    REFERENCE: keras_applications,
+    "keras_mobilenets float": ours,
+    "keras_mobilenets QAT": ours_quantized,
+    "tf_keras float": tf_keras_float,
+    "tfmot QAT": tfmot_quantized,
+}
+
+
+def steps(peer: str, model_name: str) -> dict[str, Callable[[], object]] | None:
+    """The training step and the prediction of a peer, each as a function without arguments."""
+    name, arguments = MODELS[model_name]
+    model = PEERS[peer](name, {**arguments, "weights": None, "classes": CLASSES})
+    if model is None:
+        return None
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0, 255, (BATCH, *arguments["input_shape"])).astype("float32")
+    images = pixels if "V3" in name else pixels / 127.5 - 1
+    labels = rng.integers(0, CLASSES, BATCH)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return {
+        "training": lambda: model.train_on_batch(images, labels),
+        "prediction": lambda: model.predict_on_batch(images),
+    }
+
+
+def measure(model_name: str, rounds: int) -> dict[tuple[str, str], np.ndarray]:
+    """Milliseconds of each peer and kind, one step each in turn."""
+    functions = {}
+    for peer in PEERS:
+        for kind, function in (steps(peer, model_name) or {}).items():
+            functions[peer, kind] = function
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
+    for turn in range(rounds + 3):  # three to warm up
+        for key, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn >= 3:
+                seconds[key].append(time.perf_counter() - start)
+    return {key: np.asarray(values) * 1e3 for key, values in seconds.items()}
+
+
+def peak_memory_mb(peer: str, model_name: str) -> int:
+    """Largest resident size of a fresh process that does three training steps, in MB."""
+    arguments = [sys.executable, "-m", "benchmarks.training_step", "--only", peer, model_name]
+    return int(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    """Measures, prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--only", nargs=2, metavar=("PEER", "MODEL"), help="peak memory of one peer, in MB")
+    options = parser.parse_args()
+    if options.only:
+        train = steps(*options.only)["training"]
+        for _ in range(3):
+            train()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        return
+    rows = []
+    for model_name in options.models:
+        measured = measure(model_name, options.rounds)
+        for (peer, kind), times in measured.items():
+            ratio = np.median(times) / np.median(measured[REFERENCE, kind])
+            memory = peak_memory_mb(peer, model_name) if kind == "training" else ""
+            rows.append([model_name, kind, peer, f"{np.median(times):.1f}", f"{np.percentile(times, 10):.1f}"])
+            rows[-1] += [f"{ratio:.2f}", memory]
+            print(*rows[-1], sep="\t", flush=True)
+    with atomic_path(CSV) as temporary, temporary.open("w", newline="") as file:
+        header = ["model", "kind", "peer", "median_ms", "p10_ms", f"ratio to {REFERENCE}", "peak_memory_mb"]
+        csv.writer(file).writerows([header, *rows])
+
+
+if __name__ == "__main__":
+    main()
