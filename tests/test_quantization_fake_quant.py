@@ -142,7 +142,11 @@ def test_pixels_stay_pixels():
     pixels = np.arange(256, dtype="float32")
     for low, high in [(-1.0, 1.0), (0.0, 1.0), (-2.0, 3.0)]:
         normalized = low + pixels * (high - low) / 255
-        np.testing.assert_allclose(InputQuant(low, high)(normalized.astype("float32")), normalized, atol=1e-6)
+        layer = InputQuant(low, high)
+        rounded = np.asarray(layer(normalized.astype("float32")))
+        np.testing.assert_allclose(rounded + layer.shift, normalized, atol=1e-6)
+        np.testing.assert_allclose(rounded / layer.scale, pixels - layer.zero_point, atol=1e-4)
+        assert abs(layer.shift) <= layer.scale / 2
 
 
 def test_input_outside_the_range_is_noticed():
@@ -155,7 +159,7 @@ def test_input_outside_the_range_is_noticed():
 
 
 def test_input_range_is_told_in_the_units_of_the_model_input():
-    layer = InputQuant(scale=1 / 127.5, offset=-1.0)
+    layer = InputQuant(normalization=(1 / 127.5, -1.0))
     layer(np.array([[-5.0, 1.0]], "float32"), training=True)
     with pytest.raises(ValueError, match=r"saw inputs in \[-510.0, 255.0\].* quantized for \[0.0, 255.0\]"):
         layer.check()
@@ -182,7 +186,7 @@ def test_refuses(make, message):
     [
         FakeQuant(bits=4, symmetric=True, observer=Percentile(99.0, decay=0.5)),
         FakeQuant(fixed_range=(0, 1), observer=MinMax()),
-        InputQuant(-2.0, 3.0, scale=0.5, offset=1.0, pixel_grid=False),
+        InputQuant(-2.0, 3.0, normalization=(0.5, 1.0)),
     ],
 )
 def test_config_round_trip(layer):

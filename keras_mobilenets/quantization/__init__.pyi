@@ -7,6 +7,8 @@ from .grid import fake_quant_kernel as fake_quant_kernel
 from .layers import QuantConv2D as QuantConv2D
 from .layers import QuantDense as QuantDense
 from .layers import QuantDepthwiseConv2D as QuantDepthwiseConv2D
+from .layers import QuantBatchNormalization as QuantBatchNormalization
+from .model import QuantizedModel as QuantizedModel
 from .observers import MinMax as MinMax
 from .observers import MovingAverage as MovingAverage
 from .observers import Percentile as Percentile

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
-from keras_mobilenets.quantization.fold import Factors, folded_weights, is_kernel, is_norm, pixel_grid
+from keras_mobilenets.quantization.fold import Factors, folded_weights, is_kernel, is_norm
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.plan import Role, role_of
@@ -56,9 +56,10 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
     Only plain float32 layers and fake quantization with constant ranges are in it. Batch normalization is folded into
     kernels and biases, kernels lie on their integer grid, so that a converter finds the very integers that were
     trained. Normalization and augmentation in front of the model are gone: they are part of the input's scale. The
-    graph takes **normalized** images: pixel value `p` (0 to 255) of range [-1, 1] is `(p - 128) / 127.5` there, half a
-    grey level below `p / 127.5 - 1`, because an integer grid has to hold 0; the bias of the first convolution makes
-    up for it, exactly but for the padded border. So uint8 pixels go into the converted file as they are.
+    graph takes normalized images on the grid of `InputQuant`: pixel value `p` (0 to 255) of range [-1, 1] is
+    `(p - 128) / 127.5` there, half a grey level below `p / 127.5 - 1`, because an integer grid has to hold 0; the bias
+    of the first convolution makes up for it, here as in the quantized model. So uint8 pixels go into the converted
+    file as they are.
 
     Args:
         model: a trained or calibrated model from `quantize_model`.
@@ -122,7 +123,7 @@ class _Deployment:
         if node in self.front or role_of(layer) is Role.TRAINING or self._is_folded(node):
             return args[0]
         if isinstance(layer, InputQuant):
-            low, high, _ = pixel_grid(layer)
+            low, high = -layer.zero_point * layer.scale, (255 - layer.zero_point) * layer.scale
             return self.fake_quant(node, args[0], low, high)
         if isinstance(layer, FakeQuant):
             low, high = layer.range
@@ -151,14 +152,14 @@ class _Deployment:
         """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""
         layer = node.layer
         norm = self._sole_reader(node) if self._is_folded_into(node) else None
-        kernel, bias = folded_weights(layer, norm and norm.layer, shift=self._shift(node.inputs[0]))
+        kernel, bias = folded_weights(layer, norm and norm.layer)
         factor = self.factors[node]
         kernel, bias = kernel * factor / self.factors[node.inputs[0]], bias * factor
         if self._becomes_gate(norm or node):
             bias = bias + 3.0
-        config = layer.get_config()
-        config.pop("weight_bits", None)
-        cls = layer.float_class if isinstance(layer, QuantKernel) else type(layer)
+        quantized = isinstance(layer, QuantKernel)
+        cls = layer.float_class if quantized else type(layer)
+        config = layer.float_config() if quantized else layer.get_config()
         config |= {"use_bias": True, "dtype": "float32", "name": self.unique_name(layer.name)}
         new = cls.from_config(config)
         self.weights.append((new, [kernel.astype("float32"), _not_uniform(bias.astype("float32"))]))
@@ -227,12 +228,6 @@ class _Deployment:
         reader = self._sole_reader(node)
         ends_kernel = is_kernel(node) or self._is_folded(node)
         return ends_kernel and reader is not None and isinstance(reader.layer, QuantHardSigmoid)
-
-    def _shift(self, node: Node) -> float:
-        """What the values of this node lack, if they are pixels on the integer grid."""
-        while isinstance(node.layer, keras.layers.ZeroPadding2D) or role_of(node.layer) is Role.TRAINING:
-            node = node.inputs[0]
-        return pixel_grid(node.layer)[2] if isinstance(node.layer, InputQuant) else 0.0
 
     def _range_behind(self, node: Node) -> tuple[float, float]:
         while not isinstance(node.layer, FakeQuant):

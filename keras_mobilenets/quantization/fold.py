@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish
-from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.quantizers import FakeQuant
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.lower import KERNEL_LAYERS, is_relu
@@ -23,14 +23,13 @@ def is_norm(node: Node) -> bool:
     return isinstance(node.layer, keras.layers.BatchNormalization)
 
 
-def folded_weights(layer: Any, norm: Any = None, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias of a layer with the batch normalization behind it, for inputs that are `shift` too low.
+def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a layer with its `input_shift` and the batch normalization behind it.
 
     Args:
         layer: a layer with a kernel; of a `QuantKernel` the kernel on its integer grid is taken. A factor for each
             output channel leaves the integers of that grid as they are.
         norm: the batch normalization; None for none.
-        shift: what is missing in each value of the input.
 
     Returns:
         (kernel, bias) in float64, the bias of one value for each output channel.
@@ -38,9 +37,9 @@ def folded_weights(layer: Any, norm: Any = None, shift: float = 0.0) -> tuple[np
     quantized = isinstance(layer, QuantKernel)
     kernel = np.asarray(layer.quantized_kernel() if quantized else layer.kernel, "float64")
     channels = kernel.shape[2:] if isinstance(layer, keras.layers.DepthwiseConv2D) else kernel.shape[-1:]
-    taps = tuple(range(kernel.ndim - len(channels)))
     bias = np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(np.prod(channels))
-    bias = bias + shift * kernel.sum(axis=taps).ravel()
+    if quantized:
+        bias = bias + layer.input_shift * kernel.sum(axis=layer.kernel_axes).ravel()
     if norm is None:
         return kernel, bias
     factor = 1.0 / np.sqrt(np.asarray(norm.moving_variance, "float64") + norm.epsilon)
@@ -50,14 +49,6 @@ def folded_weights(layer: Any, norm: Any = None, shift: float = 0.0) -> tuple[np
     if norm.center:
         bias = bias + np.asarray(norm.beta, "float64")
     return kernel * factor.reshape(channels), bias
-
-
-def pixel_grid(quantizer: InputQuant) -> tuple[float, float, float]:
-    """The integer grid of pixels: (low, high) with 0 on the grid, and how much it is lower than the true values."""
-    step = (quantizer.high - quantizer.low) / 255.0
-    zero_point = np.floor(-quantizer.low / step + 0.5)
-    shift = quantizer.low + zero_point * step if quantizer.pixel_grid else 0.0
-    return -zero_point * step, (255.0 - zero_point) * step, shift
 
 
 class Factors:

@@ -136,6 +136,7 @@ class Graph:
         make: Callable[[Node, tuple, dict[str, Any]], Any],
         first: Callable[[Node, Any], Any] = lambda node, value: value,
         input_dtype: str | None = None,
+        cls: type[keras.Model] = keras.Model,
     ) -> keras.Model:
         """Makes a functional model on new inputs.
 
@@ -143,6 +144,7 @@ class Graph:
             make: `make(node, args, kwargs)` gives the value of a node; called for each but the inputs, in order.
             first: `first(node, value)` gives what the readers of an input get.
             input_dtype: of the new inputs; that of the old ones by default.
+            cls: class of the model.
         """
         inputs: dict[Node, Any] = {}
         values: dict[Node, Any] = {}
@@ -153,7 +155,7 @@ class Graph:
                 values[node] = first(node, inputs[node])
             else:
                 values[node] = make(node, *node.substitute(values.__getitem__))
-        return keras.Model(
+        return cls(
             keras.tree.map_structure(inputs.__getitem__, self.inputs),
             keras.tree.map_structure(values.__getitem__, self.outputs),
             name=self.name,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel
+from keras_mobilenets.layers import BatchNormalization
+from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, kernel_scale
 
 
 class QuantKernel(keras.layers.Layer):
@@ -18,18 +21,54 @@ class QuantKernel(keras.layers.Layer):
 
     Args:
         weight_bits: width of the kernel's integers, 2 to 8.
+        input_shift: what the inputs lack to their true values; `InputQuant` says why.
+        input_quantizer: name of the layer that quantized the inputs. In a `QuantizedModel` the bias is then rounded as
+            in the integer model, where it is an int32 in units of input scale times kernel scale.
+        bias_offset: what deployment adds to the bias before it is rounded.
     """
 
     float_class: type[keras.layers.Layer]
     """The layer that this one is without quantization."""
     kernel_axes: tuple[int, ...]
     """The axes of the kernel that share a grid; the others are the output channels."""
+    own_arguments = ("weight_bits", "input_shift", "input_quantizer", "bias_offset")
 
-    def __init__(self, *args: Any, weight_bits: int = 8, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        weight_bits: int = 8,
+        input_shift: float = 0.0,
+        input_quantizer: str | None = None,
+        bias_offset: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         if not 2 <= weight_bits <= 8:
             raise ValueError(f"`weight_bits` must be from 2 to 8. Received: weight_bits={weight_bits}")
         self.weight_bits = weight_bits
+        self.input_shift = float(input_shift)
+        self.input_quantizer = input_quantizer
+        self.bias_offset = float(bias_offset)
+        self._quantizer: Callable[[], Any] = _nothing
+
+    def wire(self, layers: dict[str, Any]) -> None:
+        """Finds the layer `input_quantizer` among the layers of a model."""
+        self._quantizer = _reference(layers, self.input_quantizer)
+
+    def bias_unit(self) -> Any | None:
+        """The step of the bias of each output channel; None where the scale of the inputs is not known."""
+        quantizer = self._quantizer()
+        if quantizer is None:
+            return None
+        scales = kernel_scale(ops.cast(self.kernel, "float32"), self.kernel_axes, self.weight_bits)
+        return quantizer.scale * ops.reshape(scales, (-1,))
+
+    def added_bias(self, kernel: Any) -> Any:
+        """What is added to the sum of products, in float32: the bias and the share of `input_shift`; 0.0 for nothing."""
+        added = ops.cast(self.bias, "float32") if self.use_bias else 0.0
+        if self.input_shift:
+            added = added + self.input_shift * ops.reshape(ops.sum(kernel, axis=self.kernel_axes), (-1,))
+        return added
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         # float16 has too few digits to tell the integers of a kernel: round first, cast then.
@@ -44,13 +83,22 @@ class QuantKernel(keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, inputs, training=None):
-        outputs = self.linear(inputs, ops.cast(self.quantized_kernel(), inputs.dtype))
-        if self.use_bias:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        kernel = self.quantized_kernel()
+        outputs = self.linear(inputs, ops.cast(kernel, inputs.dtype))
+        if self.use_bias or self.input_shift:
+            bias = self.added_bias(kernel)
+            unit = self.bias_unit() if self.use_bias else None  # without a bias, normalization rounds
+            if unit is not None:
+                bias = bias + rounding(bias + self.bias_offset, unit)
+            outputs = outputs + ops.cast(bias, outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "weight_bits": self.weight_bits}
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.own_arguments}}
+
+    def float_config(self) -> dict[str, Any]:
+        """The config of the float layer."""
+        return {key: value for key, value in self.get_config().items() if key not in self.own_arguments}
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -58,8 +106,7 @@ class QuantConv2D(QuantKernel, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with a fake-quantized kernel: one symmetric grid for each filter.
 
     Args:
-        weight_bits: width of the kernel's integers, 2 to 8.
-        **kwargs: of `keras.layers.Conv2D`.
+        **kwargs: of `QuantKernel` and `keras.layers.Conv2D`.
 
     Input shape: (batch, height, width, channels). Output shape: as `keras.layers.Conv2D`.
 
@@ -81,8 +128,7 @@ class QuantDepthwiseConv2D(QuantKernel, keras.layers.DepthwiseConv2D):
     """`keras.layers.DepthwiseConv2D` with a fake-quantized kernel: one symmetric grid for each channel.
 
     Args:
-        weight_bits: width of the kernel's integers, 2 to 8.
-        **kwargs: of `keras.layers.DepthwiseConv2D`.
+        **kwargs: of `QuantKernel` and `keras.layers.DepthwiseConv2D`.
 
     Input shape: (batch, height, width, channels). Output shape: as `keras.layers.DepthwiseConv2D`.
 
@@ -111,8 +157,7 @@ class QuantDense(QuantKernel, keras.layers.Dense):
     """`keras.layers.Dense` with a fake-quantized kernel: one symmetric grid for each unit.
 
     Args:
-        weight_bits: width of the kernel's integers, 2 to 8.
-        **kwargs: of `keras.layers.Dense`.
+        **kwargs: of `QuantKernel` and `keras.layers.Dense`.
 
     Input shape: (batch, ..., channels). Output shape: (batch, ..., units).
 
@@ -127,6 +172,87 @@ class QuantDense(QuantKernel, keras.layers.Dense):
 
     def linear(self, inputs, kernel):
         return ops.matmul(inputs, kernel)
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class QuantBatchNormalization(BatchNormalization):
+    """Batch normalization that deployment folds into the kernel before it.
+
+    At inference it rounds the bias that the two layers come to, as the integer model does. In training it is
+    `BatchNormalization`: the integers of a per-channel kernel are the same before and after the folding.
+
+    Args:
+        kernel_layer: name of the layer before it.
+        bias_offset: what deployment adds to the bias before it is rounded.
+        **kwargs: of `BatchNormalization`.
+
+    Attributes:
+        frozen_statistics: whether training uses the moving averages, as inference does, and leaves them as they are.
+
+    Input shape: (batch, height, width, channels). Output shape: the same.
+
+    Example:
+
+    >>> QuantBatchNormalization()(np.ones((1, 4, 4, 8), "float32")).shape
+    TensorShape([1, 4, 4, 8])
+    """
+
+    float_class = BatchNormalization
+    own_arguments = ("kernel_layer", "bias_offset")
+
+    def __init__(self, *args: Any, kernel_layer: str | None = None, bias_offset: float = 0.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.kernel_layer = kernel_layer
+        self.bias_offset = float(bias_offset)
+        self.frozen_statistics = False
+        self._source: Callable[[], Any] = _nothing
+
+    def wire(self, layers: dict[str, Any]) -> None:
+        """Finds the layer `kernel_layer` among the layers of a model."""
+        self._source = _reference(layers, self.kernel_layer)
+
+    def call(self, inputs, training=None, mask=None):
+        training = bool(training) and not self.frozen_statistics
+        source = self._source()
+        unit = None if source is None else source.bias_unit()
+        if unit is None or (training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        factor, bias = self.as_affine()
+        # The source has added its own bias already; the sum of both is what gets rounded.
+        added = source.added_bias(source.quantized_kernel())
+        bias = bias + rounding(bias + added * factor + self.bias_offset, unit * ops.abs(factor))
+        return inputs * ops.cast(factor, inputs.dtype) + ops.cast(bias, inputs.dtype)
+
+    def as_affine(self) -> tuple[Any, Any]:
+        """(factor, bias) of each channel at inference: the layer is `factor * x + bias`."""
+        factor = ops.rsqrt(ops.cast(self.moving_variance, "float32") + self.epsilon)
+        if self.scale:
+            factor = factor * ops.cast(self.gamma, "float32")
+        bias = -ops.cast(self.moving_mean, "float32") * factor
+        return factor, bias + ops.cast(self.beta, "float32") if self.center else bias
+
+    def get_config(self):
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.own_arguments}}
+
+    def float_config(self) -> dict[str, Any]:
+        """The config of the float layer."""
+        return {key: value for key, value in self.get_config().items() if key not in self.own_arguments}
+
+
+def rounding(bias: Any, unit: Any) -> Any:
+    """What rounding a bias to multiples of `unit` adds to it; 0 where there is no unit."""
+    known = unit > 0
+    bias, unit = ops.stop_gradient(bias), ops.stop_gradient(ops.where(known, unit, 1.0))
+    return ops.where(known, ops.round(bias / unit) * unit - bias, 0.0)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _reference(layers: dict[str, Any], name: str | None) -> Callable[[], Any]:
+    # Weak, and so unknown to Keras, which would count the other layer as a part of this one and save it twice.
+    return _nothing if name is None or name not in layers else weakref.ref(layers[name])
 
 
 class _GatedSix(keras.layers.Layer):
@@ -154,6 +280,9 @@ class QuantHardSigmoid(_GatedSix):
     >>> QuantHardSigmoid()(np.array([-4.0, 1.5, 4.0], "float32")).numpy()
     array([0.  , 0.7490196, 1.  ], dtype=float32)
     """
+
+    scale = 1.0 / 255.0
+    """The step of the outputs."""
 
     def call(self, inputs):
         return self.gate(inputs) * (1.0 / 6.0)

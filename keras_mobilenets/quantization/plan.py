@@ -150,7 +150,7 @@ class Plan:
             return "its arithmetic is not known."
         if role is Role.NORM and self.roles[node.inputs[0]] is not Role.KERNEL:
             return "it does not follow a convolution or Dense layer that it could be folded into."
-        if role is Role.NORM and not self._fuses(node.inputs[0]):
+        if role is Role.NORM and not self.fuses(node.inputs[0]):
             return f"it is not the only one that reads {node.inputs[0].name!r}, so that it cannot be folded into it."
         if role is Role.SCALING:
             return "a scaling is known only right behind an input of the model, as its normalization."
@@ -162,7 +162,7 @@ class Plan:
             return "its axis is not the last one."
         return None
 
-    def _fuses(self, node: Node) -> bool:
+    def fuses(self, node: Node) -> bool:
         """Whether the integer graph computes the node and its only reader in one operation."""
         if node in self.outputs or len(self.consumers[node]) != 1:
             return False
@@ -183,21 +183,10 @@ class Plan:
             is_tanh = isinstance(node.layer, keras.layers.Activation) and node.layer.activation is keras.activations.tanh
             return [TANH if is_tanh else PROBABILITY]
         observed = (Role.KERNEL, Role.NORM, Role.RELU, Role.HARD_SWISH, Role.COMBINE, Role.AVERAGE)
-        return [None] if role in observed and not self._fuses(node) else []
+        return [None] if role in observed and not self.fuses(node) else []
 
     def _skipped(self, node: Node) -> bool:
         """Whether the operation that ends in this node is to stay in float."""
         if node.name in self.skip:
             return True
-        return any(self._fuses(source) and self._skipped(source) for source in node.inputs)
-
-    def feeds_kernels_only(self, node: Node) -> bool:
-        """Whether the node's value reaches, but for padding, only convolutions and Dense layers."""
-        readers = self.consumers[node]
-        if node in self.outputs or not readers:
-            return False
-        return all(
-            self.roles[reader] is Role.KERNEL
-            or (isinstance(reader.layer, keras.layers.ZeroPadding2D) and self.feeds_kernels_only(reader))
-            for reader in readers
-        )
+        return any(self.fuses(source) and self._skipped(source) for source in node.inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -112,6 +113,12 @@ class FakeQuant(keras.layers.Layer):
             raise ValueError(f"Layer {self.name!r} has no range yet: train the model, or call `calibrate(model, data)`.")
 
     @property
+    def scale(self) -> Any:
+        """The step of the grid; 0 where nothing has been observed yet."""
+        low, high = self.fixed_range or (self.low, self.high)
+        return (high - low) / float(2**self.bits - 1)
+
+    @property
     def range(self) -> tuple[float, float] | None:
         """The range (low, high) as numbers; None where nothing has been observed yet."""
         if self.fixed_range is not None:
@@ -134,49 +141,63 @@ class FakeQuant(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class InputQuant(keras.layers.Layer):
-    """Rounds images to the 256 values that 8-bit pixels have after normalization.
+    """Rounds images to 8-bit pixels, and places these on a grid that holds 0, as convolutions pad with it.
 
-    These are `low + k * (high - low) / 255` for k = 0..255. Unlike `FakeQuant` it does not shift the range to bring 0
-    on the grid: for [-1, 1] that would put every pixel half-way between two values. It also remembers the values that
-    it saw, so that a model which was trained on another range is not deployed with this one.
+    A value `low + pixel * step`, with `step = (high - low) / 255`, becomes `(pixel - zero_point) * step`. That is lower
+    by `shift`, at most half a step: for [-1, 1] the pixels lie around 0 at -1/255 and 1/255. The kernels that read the
+    image make up for it by their `input_shift`; rounding to the nearest grid value instead would lose a bit, as every
+    pixel is half-way between two. It also remembers the values that it saw, so that a model which was trained on
+    another range is not deployed with this one.
 
     Args:
-        low: value of pixel 0.
-        high: value of pixel 255.
-        scale: of the normalization in front of it, `normalized = scale * given + offset`.
-        offset: likewise.
-        pixel_grid: whether the grid is that of the pixels. False shifts it to hold 0, as an input wants that is not
-            read by convolutions alone: only in their bias can the difference of the two grids be made up for.
+        low: value of pixel 0, <= 0.
+        high: value of pixel 255, >= 0.
+        normalization: (scale, offset) of what is in front of it, `normalized = scale * given + offset`.
 
     Input shape: any, values in [low, high]. Output shape: the same.
 
+    Raises:
+        ValueError: 0 is not in the range.
+
     Example:
 
-    >>> InputQuant()(np.array([-1.0, 0.0, 0.001, 3.0], "float32")).numpy()
-    array([-1.        ,  0.00392163,  0.00392163,  1.        ], dtype=float32)
+    >>> layer = InputQuant(-1.0, 1.0)
+    >>> (layer(np.array([-1.0, 0.1, 1.0], "float32")) + layer.shift).numpy()
+    array([-1.        ,  0.09803927,  1.        ], dtype=float32)
     """
 
     def __init__(
         self,
         low: float = -1.0,
         high: float = 1.0,
-        scale: float = 1.0,
-        offset: float = 0.0,
-        pixel_grid: bool = True,
+        normalization: tuple[float, float] = (1.0, 0.0),
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not low <= 0 <= high > low:
             raise ValueError(
-                f"The range of the normalized input must hold 0, which is what convolutions pad with. "
+                "The range of the normalized input must hold 0, which is what convolutions pad with. "
                 f"Received: {(low, high)}"
             )
         self.low = float(low)
         self.high = float(high)
-        self.scale = float(scale)
-        self.offset = float(offset)
-        self.pixel_grid = pixel_grid
+        self.normalization = tuple(float(number) for number in normalization)
         self.calibrating = False
+
+    @property
+    def scale(self) -> float:
+        """The step of the grid: the distance of two pixel values."""
+        return (self.high - self.low) / 255.0
+
+    @property
+    def zero_point(self) -> int:
+        """The pixel that stands for 0."""
+        return math.floor(-self.low / self.scale + 0.5)
+
+    @property
+    def shift(self) -> float:
+        """What the outputs lack to the true values."""
+        return self.low + self.zero_point * self.scale
 
     def build(self, input_shape):
         self.seen_low, self.seen_high = (
@@ -191,11 +212,8 @@ class InputQuant(keras.layers.Layer):
         if training or self.calibrating:
             self.seen_low.assign(ops.minimum(self.seen_low, ops.min(values)))
             self.seen_high.assign(ops.maximum(self.seen_high, ops.max(values)))
-        if not self.pixel_grid:
-            return ops.cast(fake_quant(values, self.low, self.high), inputs.dtype)
-        step = (self.high - self.low) / 255.0
-        pixels = ops.clip(ops.round((values - self.low) / step), 0.0, 255.0)
-        return ops.cast(straight_through(pixels * step + self.low, values), inputs.dtype)
+        pixels = ops.clip(ops.round((values - self.low) / self.scale), 0.0, 255.0)
+        return ops.cast(straight_through((pixels - self.zero_point) * self.scale, values), inputs.dtype)
 
     def reset(self) -> None:
         """Forgets what was seen."""
@@ -207,12 +225,13 @@ class InputQuant(keras.layers.Layer):
         slack = 0.02 * (self.high - self.low)  # resizing with bicubic kernels and colour augmentation overshoot a little
         seen = float(self.seen_low), float(self.seen_high)
         if seen[0] < self.low - slack or seen[1] > self.high + slack:
+            scale, offset = self.normalization
             given, expected = (
-                tuple(round((end - self.offset) / self.scale, 3) for end in ends)
+                sorted(round((end - offset) / scale, 3) for end in ends)
                 for ends in (seen, (self.low, self.high))
             )
             raise ValueError(
-                f"The model saw inputs in {list(given)}, but is quantized for {list(expected)}. Give it images as it "
+                f"The model saw inputs in {given}, but is quantized for {expected}. Give it images as it "
                 "was trained on (see `preprocess_input`), or pass their range: "
                 f"quantize_model(model, input_range=({given[0]:g}, {given[1]:g}))."
             )
@@ -225,7 +244,5 @@ class InputQuant(keras.layers.Layer):
             **super().get_config(),
             "low": self.low,
             "high": self.high,
-            "scale": self.scale,
-            "offset": self.offset,
-            "pixel_grid": self.pixel_grid,
+            "normalization": self.normalization,
         }

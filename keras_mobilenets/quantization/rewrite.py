@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers import BatchNormalization, HardSigmoid, HardSwish, inline
+from keras_mobilenets.layers import HardSigmoid, HardSwish, inline
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import (
+    QuantBatchNormalization,
     QuantConv2D,
     QuantDense,
     QuantDepthwiseConv2D,
@@ -19,6 +20,7 @@ from keras_mobilenets.quantization.layers import (
     QuantKernel,
 )
 from keras_mobilenets.quantization.lower import lower
+from keras_mobilenets.quantization.model import QuantizedModel
 from keras_mobilenets.quantization.observers import Observer
 from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan, Role
 
@@ -64,7 +66,7 @@ def quantize_model(
             "npu", which have an integer operation for hard-swish.
 
     Returns:
-        A functional `keras.Model`, not compiled.
+        A functional `QuantizedModel`, not compiled.
 
     Raises:
         ValueError: a layer cannot be quantized (it is named, with what to do), or an argument is out of its range.
@@ -82,7 +84,7 @@ def quantize_model(
         raise ValueError(f"Model {model.name!r} is quantized already.")
     plan = Plan(lower(Graph.of(inline(model))), skip)
     rewriter = _Rewriter(plan, input_range, weight_bits, observer, target)
-    quantized = plan.graph.build(rewriter.call, first=rewriter.quantize_input)
+    quantized = plan.graph.build(rewriter.call, first=rewriter.quantize_input, cls=QuantizedModel)
     rewriter.layers.copy_weights()
     return quantized
 
@@ -124,6 +126,7 @@ class _Rewriter:
         self.target = target
         self.layers = Copies(self.make)
         self.names: dict[str, int] = {}
+        self.quantizers: dict[Node, Any] = {}  # the layer behind each node that has one
         self.input_of = {last: node for node, (last, _, _) in plan.normalized.items()}
 
     def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -140,14 +143,34 @@ class _Rewriter:
         if node.name in self.plan.skip:
             return type(layer).from_config(config)
         if role is Role.KERNEL:
-            return _QUANTIZED[type(layer)].from_config({**config, "weight_bits": self.weight_bits})
+            config |= {"weight_bits": self.weight_bits, **self.surroundings(node)}
+            return _QUANTIZED[type(layer)].from_config(config)
+        if role is Role.NORM:
+            config |= {"kernel_layer": node.inputs[0].name, "bias_offset": self.bias_offset(node)}
+            return QuantBatchNormalization.from_config(config)
         if role is Role.HARD_SIGMOID:
             return QuantHardSigmoid.from_config(config)
         if role is Role.HARD_SWISH and self.target in UNFUSED_HARD_SWISH:
             return QuantHardSwish.from_config(config)
-        if type(layer) is keras.layers.BatchNormalization:
-            return BatchNormalization.from_config(config)  # the same, but faster
         return type(layer).from_config(config)
+
+    def surroundings(self, node: Node) -> dict[str, Any]:
+        """What a layer with a kernel needs to know about the layers around it."""
+        if sum(other.layer is node.layer for other in self.plan.graph.nodes) > 1:
+            return {}  # a shared layer has several surroundings
+        source = node.inputs[0]
+        while source not in self.quantizers and not source.is_input and self.plan.roles[source] in (Role.MOVE, Role.TRAINING):
+            source = source.inputs[0]
+        quantizer = self.quantizers.get(source)
+        return {
+            "input_quantizer": quantizer and quantizer.name,
+            "input_shift": quantizer.shift if isinstance(quantizer, InputQuant) else 0.0,
+            "bias_offset": self.bias_offset(node),
+        }
+
+    def bias_offset(self, node: Node) -> float:
+        readers = self.plan.consumers[node]
+        return 3.0 if self.plan.fuses(node) and self.plan.roles[readers[0]] is Role.HARD_SIGMOID else 0.0
 
     def quantize(self, node: Node, value: Any) -> Any:
         fixed_range = self.plan.quantized[node]
@@ -159,6 +182,7 @@ class _Rewriter:
             name=self.unique_name(f"{node.name}_quant"),
             dtype=node.layer.dtype_policy,
         )
+        self.quantizers[node] = layer
         return layer(value)
 
     def quantize_input(self, node: Node, value: Any) -> Any:
@@ -170,10 +194,11 @@ class _Rewriter:
         name = self.unique_name(f"{source.name}_quant")
         given = self.range_of(source, (scale, offset) != (1.0, 0.0))
         if given is None:
-            return FakeQuant(observer=self.observer, name=name)(value)
+            self.quantizers[node] = FakeQuant(observer=self.observer, name=name)
+            return self.quantizers[node](value)
         low, high = sorted(scale * end + offset for end in given)
-        pixel_grid = self.plan.feeds_kernels_only(node)
-        return InputQuant(low, high, scale=scale, offset=offset, pixel_grid=pixel_grid, name=name)(value)
+        self.quantizers[node] = InputQuant(low, high, (scale, offset), name=name)
+        return self.quantizers[node](value)
 
     def range_of(self, source: Node, is_normalized: bool) -> tuple[float, float] | None:
         """The range at an input of the model; None where it is to be observed."""
@@ -241,8 +266,6 @@ def strip_quantization(model: keras.Model) -> keras.Model:
 
 def float_layer(layer: Any) -> Any:
     """A layer without quantization; its weights are not copied."""
-    config = layer.get_config()
-    if isinstance(layer, QuantKernel):
-        del config["weight_bits"]
-        return layer.float_class.from_config(config)
-    return _FLOAT.get(type(layer), type(layer)).from_config(config)
+    if isinstance(layer, QuantKernel | QuantBatchNormalization):
+        return layer.float_class.from_config(layer.float_config())
+    return _FLOAT.get(type(layer), type(layer)).from_config(layer.get_config())
