@@ -16,6 +16,7 @@ from rich.table import Table
 from keras_mobilenets import __version__
 from keras_mobilenets import data as images
 from keras_mobilenets.cli import progress, report
+from keras_mobilenets.cli.errors import quiet
 from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, write_json
@@ -122,7 +123,7 @@ class Job:
         path = self.folder / "model.tflite"
         progress.step(4, STEPS, "Converting to integers and comparing on the held-out pictures")
         if not path.exists():
-            with progress.console.status("  converting"):
+            with progress.console.status("  converting"), quiet():
                 export_tflite(
                     quantized, path, labels=self.data.class_names, verify=self.data.val, strict=True, verbose=False
                 )

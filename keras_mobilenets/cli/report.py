@@ -19,6 +19,7 @@ CURVES_FILE = "curves.png"
 REPORT_FILE = "report.html"
 EXAMPLES, MISTAKES = 12, 4
 CHOICES = 3
+VISIBLE = 0.005  # smaller probabilities would be printed as 0 %
 TITLES = {"float": "Float", "qat": "8 bits simulated", "tflite": "Integer .tflite"}
 CURVES = {"accuracy": "Accuracy", "loss": "Loss"}
 TRAINING, HELD_OUT, SIMULATED = "#8aa4c8", "#1f4e8c", "#f6ecd2"
@@ -103,7 +104,11 @@ def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
                 "picture": _data_uri(file.getvalue()),
                 "truth": classes[found.labels[index]],
                 "wrong": bool(wrong[index]),
-                "choices": [(classes[label], float(scores[index, label])) for label in best],
+                "choices": [
+                    (classes[label], float(scores[index, label]))
+                    for rank, label in enumerate(best)
+                    if rank == 0 or scores[index, label] >= VISIBLE
+                ],
             }
         )
     return examples

@@ -9,7 +9,7 @@ from keras_mobilenets.data.sources import Source
 
 AUTOTUNE = tf.data.AUTOTUNE
 PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)
-THUMBNAIL_AREA = 0.9  # thumbnails are filled by their object
+THUMBNAIL_SHIFT = 1 / 16  # of the side: 2 of 32 pixels
 STRETCH = 4 / 3  # a crop is up to this much wider or higher than the model's proportions, as in Inception
 THUMBNAIL_SIZE, PHOTO_SIZE = 32, 160
 JPEG_MAGIC = b"\xff\xd8\xff"
@@ -66,38 +66,56 @@ def _training_image(
         return tf.ensure_shape(image, (*image_size, 3))
     aspect = image_size[1] / image_size[0]
     is_jpeg = plain & (tf.strings.substr(data, 0, len(JPEG_MAGIC)) == JPEG_MAGIC)
-    image = tf.cond(is_jpeg, lambda: _cropped_jpeg(data, seed, aspect), lambda: _cropped(data, plain, seed, aspect))
+    image, is_photo = tf.cond(
+        is_jpeg, lambda: _cropped_jpeg(data, seed, aspect), lambda: _cropped(data, plain, seed, aspect)
+    )
     image = tf.image.resize(image, image_size, antialias=True)
+    image = tf.cond(is_photo, lambda: image, lambda: _shifted(image, seed))
     if augment == "crop_flip":
         image = tf.image.stateless_random_flip_left_right(image, seed)
     return tf.ensure_shape(image, (*image_size, 3))
 
 
-def _cropped_jpeg(data: tf.Tensor, seed: tf.Tensor, aspect: float) -> tf.Tensor:
+def _cropped_jpeg(data: tf.Tensor, seed: tf.Tensor, aspect: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes only the part that is kept; with the decoder's exact transform, to the pixels that Pillow gives."""
-    box = _random_box(tf.io.extract_jpeg_shape(data), seed, aspect)
-    return tf.io.decode_and_crop_jpeg(data, box, channels=3, dct_method="INTEGER_ACCURATE")
+    box, is_photo = _random_box(tf.io.extract_jpeg_shape(data), seed, aspect)
+    return tf.io.decode_and_crop_jpeg(data, box, channels=3, dct_method="INTEGER_ACCURATE"), is_photo
 
 
-def _cropped(data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, aspect: float) -> tf.Tensor:
+def _cropped(data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, aspect: float) -> tuple[tf.Tensor, tf.Tensor]:
     image = tf.cond(
         plain,
         lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
         lambda: tf.numpy_function(read_pixels, [data], tf.uint8),
     )
     image = tf.ensure_shape(image, (None, None, 3))
-    top, left, height, width = tf.unstack(_random_box(tf.shape(image), seed, aspect))
-    return image[top : top + height, left : left + width]
+    box, is_photo = _random_box(tf.shape(image), seed, aspect)
+    top, left, height, width = tf.unstack(box)
+    return image[top : top + height, left : left + width], is_photo
 
 
-def _random_box(shape: tf.Tensor, seed: tf.Tensor, aspect: float) -> tf.Tensor:
-    """(top, left, height, width) of a random part of a picture, its width / height near `aspect`."""
+def _random_box(shape: tf.Tensor, seed: tf.Tensor, aspect: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """(top, left, height, width) of the part of a picture that is kept, and whether it is a photograph.
+
+    Of a photograph that is a random part, its width / height near `aspect`; of a thumbnail the largest part.
+    """
     height, width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
-    least = tf.where(tf.minimum(height, width) > EDGE_TO_EDGE, PHOTO_AREA, THUMBNAIL_AREA)
+    is_photo = tf.minimum(height, width) > EDGE_TO_EDGE
     share, stretch, down, right = tf.unstack(tf.random.stateless_uniform((4,), seed))
-    share, stretch = least + (1 - least) * share, STRETCH ** (2 * stretch - 1)
+    share = tf.where(is_photo, PHOTO_AREA + (1 - PHOTO_AREA) * share, 1.0)
+    stretch = tf.where(is_photo, STRETCH ** (2 * stretch - 1), 1.0)
     largest_width = tf.minimum(width, height * aspect)
     crop_width = tf.clip_by_value(largest_width * tf.sqrt(share * stretch), 1, width)
     crop_height = tf.clip_by_value(largest_width / aspect * tf.sqrt(share / stretch), 1, height)
     box = [(height - crop_height) * down, (width - crop_width) * right, crop_height, crop_width]
-    return tf.cast(tf.stack(box), tf.int32)
+    return tf.cast(tf.stack(box), tf.int32), is_photo
+
+
+def _shifted(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The picture moved by a few pixels in each direction, with black where nothing was."""
+    height, width = image.shape[0], image.shape[1]
+    rows, columns = round(height * THUMBNAIL_SHIFT), round(width * THUMBNAIL_SHIFT)
+    padded = tf.pad(image, [[rows, rows], [columns, columns], [0, 0]])
+    down = tf.random.stateless_uniform((), seed, maxval=2 * rows + 1, dtype=tf.int32)
+    right = tf.random.stateless_uniform((), seed + 1, maxval=2 * columns + 1, dtype=tf.int32)
+    return tf.ensure_shape(padded[down : down + height, right : right + width], image.shape)
