@@ -75,8 +75,9 @@ def normalization_of(model: keras.Model) -> Normalization:
     pixels = False
     for layer in _input_side(model):
         if isinstance(layer, InputQuant):
-            step = (layer.high - layer.low) / 255.0
-            return Normalization(((layer.offset - layer.low) / step,), (layer.scale / step,))
+            # pixel * layer.scale + layer.low is what the model normalizes its input to, scale * input + offset.
+            scale, offset = layer.normalization
+            return Normalization(((offset - layer.low) / layer.scale,), (scale / layer.scale,))
         if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
             pixels = True
     return PIXELS if pixels else IMAGENET_STYLE
