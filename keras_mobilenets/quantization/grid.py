@@ -68,7 +68,9 @@ def straight_through(rounded: Any, inputs: Any, mask: Any = 1.0) -> Any:
 def kernel_scale(kernel: Any, axes: tuple[int, ...], bits: int = 8) -> Any:
     """The step of a symmetric grid on which the largest magnitude over `axes` is the largest integer."""
     largest = ops.max(ops.abs(kernel), axis=axes, keepdims=True)
-    return ops.maximum(largest, SMALLEST_RANGE) / float(2 ** (bits - 1) - 1)
+    # Times the inverse: TensorFlow turns a division by a constant into that when it optimizes a graph, and a kernel
+    # value that lies half-way between two integers would be rounded up in one place and down in another.
+    return ops.maximum(largest, SMALLEST_RANGE) * (1.0 / (2 ** (bits - 1) - 1))
 
 
 def fake_quant_kernel(kernel: Any, axes: tuple[int, ...], bits: int = 8) -> Any:
