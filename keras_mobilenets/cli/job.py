@@ -30,7 +30,7 @@ PEERS = ("keras", "tensorflow", "numpy")
 PHASES = ("float", "quantized")
 LEARNING_RATE = 5e-3
 FINE_TUNING_RATE = 2e-4
-QUANTIZING_RATE = 5e-4
+QUANTIZING_RATE = 2e-4
 CALIBRATION_STEPS = 8
 
 
