@@ -81,7 +81,7 @@ def test_files_of_keras_3(builder, package, suffix, tmp_path):
 
 def test_file_of_a_trained_model_with_its_optimizer(tmp_path, rng):
     model = MobileNet(SHAPE, alpha=0.25, classes=2, weights=None, dropout=0.5)
-    model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
+    model.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
     model.fit(rng.uniform(-1, 1, (2, *SHAPE)), np.ones((2, 2)), verbose=0)
     model.save(tmp_path / "model.keras")
     assert_same_weights(build("MobileNet", tmp_path / "model.keras", classes=2), model)
@@ -288,20 +288,19 @@ class Asked(Exception):
     """Raised in place of a download."""
 
 
-@pytest.mark.parametrize("include_top", [True, False], ids=["top", "no_top"])
 @pytest.mark.parametrize(
-    ("builder", "arguments"),
+    ("builder", "size", "arguments"),
     [
-        ("MobileNet", {"alpha": 0.25, "input_shape": (128, 128, 3)}),
-        ("MobileNet", {"alpha": 1.0, "input_shape": (192, 192, 3)}),
-        ("MobileNetV2", {"alpha": 0.35, "input_shape": (96, 96, 3)}),
-        ("MobileNetV2", {"alpha": 1, "input_shape": (224, 224, 3)}),
-        ("MobileNetV3Small", {"alpha": 0.75, "input_shape": (224, 224, 3)}),
-        ("MobileNetV3Large", {"minimalistic": True, "input_shape": (224, 224, 3)}),
+        ("MobileNet", 128, {"alpha": 0.25}),
+        ("MobileNet", 192, {"alpha": 0.5, "include_top": False}),
+        ("MobileNetV2", 96, {"alpha": 0.35}),
+        ("MobileNetV2", 224, {"alpha": 1, "include_top": False}),
+        ("MobileNetV3Small", 224, {"alpha": 0.75}),
+        ("MobileNetV3Large", 224, {"minimalistic": True, "include_top": False}),
     ],
     ids=str,
 )
-def test_asks_for_the_files_of_keras_applications(builder, arguments, include_top, monkeypatch):
+def test_asks_for_the_files_of_keras_applications(builder, size, arguments, monkeypatch):
     def ask(name, url, cache_subdir, file_hash=None):
         raise Asked(name, url, cache_subdir, file_hash)
 
@@ -309,9 +308,9 @@ def test_asks_for_the_files_of_keras_applications(builder, arguments, include_to
     monkeypatch.setattr(module.file_utils, "get_file", ask)
     monkeypatch.setattr(keras.utils, "get_file", ask)
     with pytest.raises(Asked) as theirs:
-        getattr(keras.applications, builder)(include_top=include_top, **arguments)
+        getattr(keras.applications, builder)((size, size, 3), **arguments)
     with pytest.raises(ConnectionError) as ours:
-        getattr(applications, builder)(include_top=include_top, **arguments)
+        getattr(applications, builder)((size, size, 3), **arguments)
     assert ours.value.__cause__.args == theirs.value.args
 
 
@@ -410,7 +409,7 @@ def photographs(folder, size, step):
 @pytest.mark.parametrize(
     ("builder", "alpha", "size", "name", "step"),
     [
-        ("MobileNet", 0.25, 128, "mobilenet_2_5_128_tf.h5", 1),
+        ("MobileNet", 0.25, 128, "mobilenet_2_5_128_tf.h5", 2),
         ("MobileNet", 0.5, 160, "mobilenet_5_0_160_tf.h5", 5),
         ("MobileNetV2", 1.0, 224, "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5", 20),
     ],
@@ -422,6 +421,6 @@ def test_real_files_classify_as_in_keras_applications(builder, alpha, size, name
     ours = getattr(applications, builder)((size, size, 3), alpha)
     expected, found = (model.predict(x, verbose=0) for model in (theirs, ours))
     np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
-    # Rounding of 50 to 100 layers in another order (test_mobilenet.py): 1e-6 in the logits, more at their exponentials.
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    # Rounding in another order (test_mobilenet.py), layer after layer and then in the softmax: 4e-6 measured.
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert len(set(expected.argmax(-1))) > len(x) // 4
