@@ -153,7 +153,7 @@ def test_input_tensor_and_what_leads_to_it(builder, rng):
 def test_copies(builder, rng):
     """Keras' ways to make one model of another keep its answers, its layers and its class."""
     model = build(builder, rho=1.0)
-    x = rng.uniform(0, 1, (1, 64, 64, 3)).astype("float32")
+    x = rng.uniform(0, 2, (1, 64, 64, 3)).astype("float32")
     copies = [keras.models.clone_model(model), type(model).from_config(model.get_config())]
     copies += [keras.models.model_from_json(model.to_json()), copy.deepcopy(model)]
     for other in copies:
