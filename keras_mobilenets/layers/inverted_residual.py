@@ -94,7 +94,7 @@ class InvertedResidual(CompositeLayer):
             dilation_rate=self.dilation_rate,
         )
         if self.se_ratio is not None:
-            self.stages.append(self._squeeze_excite(f"{prefix}_squeeze_excite"))
+            self.stages.append(self._squeeze_excite(self.se_ratio, f"{prefix}_squeeze_excite"))
         self.stages += self.pointwise(self.filters, f"{prefix}_project")
         self.add = None
         if self._adds(channels):
@@ -126,9 +126,9 @@ class InvertedResidual(CompositeLayer):
             )
         return fits if self.residual is None else self.residual
 
-    def _squeeze_excite(self, name: str) -> SqueezeExcite:
+    def _squeeze_excite(self, ratio: float, name: str) -> SqueezeExcite:
         return SqueezeExcite(
-            self.se_ratio,
+            ratio,
             kernel_initializer=self._fresh(self.kernel_initializer),
             kernel_regularizer=self.kernel_regularizer,
             name=name,
