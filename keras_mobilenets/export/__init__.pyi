@@ -1,6 +1,8 @@
 from .auditing import Audit as Audit
 from .auditing import audit as audit
+from .from_tflite import from_tflite as from_tflite
 from .graph import read_tflite as read_tflite
+from .integer import integer_model as integer_model
 from .onnx import export_onnx as export_onnx
 from .parity import Parity as Parity
 from .report import ExportReport as ExportReport
