@@ -247,6 +247,16 @@ def test_bad_input_of_one_family_is_named(make, message):
         make()
 
 
+def test_smallest_alpha_leaves_eight_filters():
+    """As in keras.applications, V2 and V3 never round a width below 8."""
+    for make, package in (
+        (MobileNetV2, keras.applications.MobileNetV2),
+        (MobileNetV3Small, keras.applications.MobileNetV3Small),
+    ):
+        arguments = {"alpha": 0.01, "weights": None, "include_top": False}
+        assert make((64, 64, 3), **arguments).count_params() == package((64, 64, 3), **arguments).count_params()
+
+
 def test_channels_first_is_refused():
     keras.config.set_image_data_format("channels_first")
     try:

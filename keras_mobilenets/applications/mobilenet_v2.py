@@ -128,7 +128,7 @@ def _trunk(x: Any, alpha: float, steps: list[tuple[int, int]], settings: dict[st
     x = common.convolution(x, make_divisible(STEM_FILTERS * alpha), 3, strides=stem_strides, **stem)
     for index, ((row, stride), (strides, dilation_rate)) in enumerate(zip(BLOCKS, steps, strict=True)):
         x = InvertedResidual(
-            make_divisible(int(row.filters * alpha)),
+            make_divisible(max(1, int(row.filters * alpha))),
             expansion=row.expansion if row.expansion > 1 else None,
             strides=strides,
             dilation_rate=dilation_rate,
