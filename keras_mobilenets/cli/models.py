@@ -109,7 +109,18 @@ def keras_classifier(model: Any, labels: list[str] | None = None) -> Classifier:
     if height is None or width is None:
         raise ValueError(f"{model.name} takes images of any size, so that it cannot be told how to crop a picture")
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        return model.predict_on_batch(normalize(pixels))
+    run = _compiled(model)
+    return Classifier(lambda pixels: run(normalize(pixels)), (height, width), labels)
 
-    return Classifier(predict, (height, width), labels)
+
+def _compiled(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Inference on batches of any size; Keras' own would be traced anew for each size, for seconds."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return model.predict_on_batch
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    function = tf.function(lambda images: model(images, training=False), input_signature=[signature], autograph=False)
+    return lambda images: function(images).numpy()
