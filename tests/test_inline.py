@@ -52,7 +52,7 @@ def test_weights_stay_shared_through_training(base, x):
 
 def test_flat_view_stands_on_the_models_own_input(base, x):
     inside = inline(base).get_layer("block_1_expand_hard_swish").output
-    features = keras.Model(base.inputs, inside)
+    features = keras.Model(base.inputs[0], inside)
     assert features(x).shape == (4, 8, 8, 48)
 
 

@@ -13,9 +13,9 @@ def inline(model: keras.Model) -> keras.Model:
     """Gives the flat view of a model: the same primitive layers, without the composites and models around them.
 
     Every `CompositeLayer` and every nested functional or sequential model, at any depth, is replaced by the layers
-    that it applies. These are the same layer objects on the same input tensors: weights are shared, the outputs are
-    equal to the bit, and `keras.Model(model.inputs, inline(model).get_layer("block_13_expand_relu").output)` reaches
-    inside a block.
+    that it applies. These are the same layer objects on the same input tensors: weights are shared and the outputs are
+    equal to the bit. The feature maps inside are best reached with `keras_mobilenets.endpoints`; a layer's own
+    `output` is of the first model that it was part of.
 
     Args:
         model: a functional or sequential model that has been built.
