@@ -155,6 +155,12 @@ def test_evaluate_measures_what_the_run_reported(run, pictures, name):
     assert "40 pictures" in everything.output and "light" in everything.output
 
 
+def test_a_run_that_cannot_begin_leaves_no_folder(pictures, tmp_path):
+    result = call("train", "--data", pictures, "--strict", "--output", tmp_path / "one")
+    assert result.exit_code == 1 and "page.jpg" in result.output
+    assert not (tmp_path / "one").exists()
+
+
 def test_evaluate_refuses_other_classes(run):
     result = call("evaluate", run[0] / "model.tflite", "--data", "digits")
     assert result.exit_code == 1 and "The model's classes are not those of digits" in result.output

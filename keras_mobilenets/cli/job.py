@@ -19,7 +19,7 @@ from keras_mobilenets.cli import progress, report
 from keras_mobilenets.cli.errors import quiet
 from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
-from keras_mobilenets.cli.settings import DONE_FILE, Settings, write_json
+from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
 from keras_mobilenets.export import audit, export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.training import Checkpoint, build_classifier, fit, fit_head, freeze_normalization
@@ -47,6 +47,9 @@ class Job:
         self.settings = settings
         keras.utils.set_random_seed(settings.seed)
         self.data = self._load()
+        begin(folder, settings)
+        with atomic_path(folder / LABELS_FILE) as path:
+            path.write_text("\n".join(self.data.class_names) + "\n", encoding="utf-8")
 
     def run(self) -> dict[str, Any]:
         """Does whatever is still to do, and gives what `metrics.json` holds."""
@@ -76,8 +79,6 @@ class Job:
             progress.console.print(f"  [yellow]{len(data.broken)} files are not whole pictures and were left out:[/]")
             for line in data.broken[:5]:
                 progress.console.print(f"    {line}", markup=False)
-        with atomic_path(self.folder / LABELS_FILE) as path:
-            path.write_text("\n".join(data.class_names) + "\n", encoding="utf-8")
         return data
 
     def _trained(self) -> keras.Model:

@@ -60,7 +60,7 @@ def _is_path(value: str | None) -> bool:
 
 
 def start(output: Path | None, given: dict[str, Any], typed: Sequence[str], *, resume: bool) -> tuple[Path, Settings]:
-    """Finds or makes the run folder.
+    """Finds the folder of the run to go on with, or chooses one for a new run; `begin` makes it.
 
     Args:
         output: the folder, or None.
@@ -74,8 +74,8 @@ def start(output: Path | None, given: dict[str, Any], typed: Sequence[str], *, r
     """
     if not resume:
         settings = Settings.decide(**given)
-        return new_run(output, settings), settings
-    folder, settings = old_run(output)
+        return _new_folder(output, settings), settings
+    folder, settings = _old_run(output)
     before = dataclasses.asdict(settings)
     now = dataclasses.asdict(Settings.decide(**{**before, **{name: given[name] for name in typed}}))
     changed = [f"--{name.replace('_', '-')} was {before[name]}" for name in typed if now[name] != before[name]]
@@ -84,19 +84,18 @@ def start(output: Path | None, given: dict[str, Any], typed: Sequence[str], *, r
     return folder, settings
 
 
-def new_run(output: Path | None, settings: Settings) -> Path:
-    """Makes the folder of a new run.
+def begin(folder: Path, settings: Settings) -> None:
+    """Makes the run folder, and notes in it what was asked; once there is something to do, so that none stays empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN_FILE, dataclasses.asdict(settings))
 
-    Raises:
-        FileExistsError: there is something in it already.
-    """
+
+def _new_folder(output: Path | None, settings: Settings) -> Path:
     if output is None:
-        output = _next_folder(Path("runs"), Path(settings.data).name)
+        return _next_folder(Path("runs"), Path(settings.data).name)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         what = "holds a run; go on with it by --resume" if (output / RUN_FILE).exists() else "is not empty"
         raise FileExistsError(f"{output} {what}, or choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / RUN_FILE, dataclasses.asdict(settings))
     return output
 
 
@@ -107,12 +106,7 @@ def _next_folder(root: Path, name: str) -> Path:
     return root / f"{name}-{number}"
 
 
-def old_run(output: Path | None) -> tuple[Path, Settings]:
-    """Finds the run to go on with, and what it was asked to do.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+def _old_run(output: Path | None) -> tuple[Path, Settings]:
     if output is None:
         runs = sorted(Path("runs").glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime)
         unfinished = [path.parent for path in runs if not (path.parent / DONE_FILE).exists()]

@@ -92,7 +92,7 @@ def _prepare(builder) -> None:
     if urls and not manual and not any(_answers(url) for url in {_root(url) for url in urls}):
         hosts = ", ".join(sorted({urlsplit(url).netloc for url in urls}))
         raise ValueError(
-            f"The data set {builder.name!r} is not in {builder.data_path.parent} yet and cannot be downloaded: "
+            f"The data set {builder.name!r} is not prepared in {builder.data_path} and cannot be downloaded: "
             f"no answer from {hosts}. Without a network, use {BUNDLED!r} or a folder of pictures"
         )
     try:
