@@ -8,12 +8,15 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish, inline
-from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.config import QuantWeights
 from keras_mobilenets.quantization.fold import Factors, folded_weights, is_kernel, is_norm
 from keras_mobilenets.quantization.graph import Graph, Node
+from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
-from keras_mobilenets.quantization.plan import Role, role_of
-from keras_mobilenets.quantization.rewrite import TARGETS, UNFUSED_HARD_SWISH, is_quantized
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.rewrite import is_quantized
+from keras_mobilenets.quantization.rewriter import TARGETS, UNFUSED_HARD_SWISH
+from keras_mobilenets.quantization.roles import Role, role_of
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -72,7 +75,8 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
 
     Raises:
         ValueError: `model` is not quantized, has no ranges yet, has seen inputs outside the range that it is quantized
-            for, or has kernels of fewer than 8 bits, which no converter stores; or `target` is not known.
+            for, or has kernels of fewer than 8 bits or feature maps of other than 8 or 16 bits, which no converter
+            knows; or `target` is not known.
         RuntimeError: the backend is not TensorFlow.
 
     Example:
@@ -82,34 +86,47 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
     if target not in TARGETS:
         raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={target!r}")
     if keras.backend.backend() != "tensorflow":
-        raise RuntimeError("A model is deployed from the TensorFlow backend: save it, set KERAS_BACKEND=tensorflow, load it.")
+        raise RuntimeError(
+            "A model is deployed from the TensorFlow backend: save it, set KERAS_BACKEND=tensorflow, load it."
+        )
     if not is_quantized(model):
         raise ValueError(f"Model {model.name!r} is not quantized. Call quantize_model first.")
     graph = Graph.of(inline(model))
-    _check(graph)
-    deployment = _Deployment(graph, fused_hard_swish=target not in UNFUSED_HARD_SWISH)
-    deployed = graph.build(deployment.call, input_dtype="float32")
+    bits = _check(graph)
+    deployment = _Deployment(graph, bits, fused_hard_swish=target not in UNFUSED_HARD_SWISH)
+    deployed = graph.build(deployment.call, make_input=deployment.make_input)
     for layer, weights in deployment.weights:
         layer.set_weights(weights)
     return deployed
 
 
-def _check(graph: Graph) -> None:
+def _check(graph: Graph) -> int:
+    """Raises a ValueError if the model cannot be deployed; returns the width of its feature maps in bits."""
+    widths = set()
     for node in graph.nodes:
         layer = node.layer
         if isinstance(layer, FakeQuant | InputQuant):
             layer.check()
-        if isinstance(layer, QuantKernel) and layer.weight_bits != 8:
+        if isinstance(layer, FakeQuant):
+            widths.add(layer.bits)
+        if isinstance(layer, QuantKernel | QuantWeights) and layer.weight_bits != 8:
             raise ValueError(
-                f"Layer {layer.name!r} has a kernel of {layer.weight_bits} bits, which is a simulation: no converter "
-                "stores such kernels. Quantize with weight_bits=8 to deploy."
+                f"Layer {layer.name!r} has weights of {layer.weight_bits} bits, which is a simulation: no converter "
+                "stores such weights. Quantize with weight_bits=8 to deploy."
             )
+    if widths not in ({8}, {16}):
+        raise ValueError(
+            "Runtimes compute with feature maps of 8 bits or of 16, the same throughout. "
+            f"This model has {sorted(widths)}."
+        )
+    return widths.pop()
 
 
 class _Deployment:
     """Makes the layers of the deployed model, and calls them in the order of the graph."""
 
-    def __init__(self, graph: Graph, fused_hard_swish: bool):
+    def __init__(self, graph: Graph, bits: int, fused_hard_swish: bool):
+        self.bits = bits
         self.consumers = graph.consumers()
         self.outputs = graph.output_nodes()
         self.fused_hard_swish = fused_hard_swish
@@ -123,12 +140,11 @@ class _Deployment:
         if node in self.front or role_of(layer) is Role.TRAINING or self._is_folded(node):
             return args[0]
         if isinstance(layer, InputQuant):
-            low, high = -layer.zero_point * layer.scale, (255 - layer.zero_point) * layer.scale
-            return self.fake_quant(node, args[0], low, high)
+            return self.fake_quant(node, args[0], *layer.grid(self.bits))
         if isinstance(layer, FakeQuant):
-            low, high = layer.range
-            factor = self.factors[node]
-            return self.fake_quant(node, args[0], low * factor, high * factor, layer.bits)
+            return self.fake_quant(node, args[0], *self.range_of(node))
+        if role_of(layer) is Role.JOIN:
+            return self.join(node, args[0])
         if is_kernel(node):
             return self.kernel(node, args[0])
         if isinstance(layer, QuantHardSigmoid):
@@ -142,11 +158,36 @@ class _Deployment:
         layer = node.layer
         if not isinstance(layer, keras.layers.Layer):
             return layer(*args, **kwargs)
+        weights = layer.get_weights()
+        if isinstance(layer, QuantWeights):
+            rounded = {id(getattr(layer.layer, name)): value for name, value in layer.quantized_weights().items()}
+            weights = [np.asarray(rounded.get(id(weight), weight)) for weight in layer.layer.weights]
+            layer = layer.layer
         config = {**layer.get_config(), "dtype": "float32", "name": self.unique_name(layer.name)}
         new = type(layer).from_config(config)
-        if layer.weights:
-            self.weights.append((new, layer.get_weights()))
+        if weights:
+            self.weights.append((new, weights))
         return new(*args, **kwargs)
+
+    def join(self, node: Node, values: Any) -> Any:
+        """A concatenation: it has no arithmetic, so that all that it joins must be on one grid already."""
+        reader = self._sole_reader(node)
+        if reader is not None and isinstance(reader.layer, FakeQuant):
+            ends = self.range_of(reader)
+            values = [self.fake_quant(node, value, *ends, suffix="_part") for value in values]
+        return self.plain(node, (values,), {})
+
+    def range_of(self, node: Node) -> tuple[float, float]:
+        """The range of a quantizer in units of the deployed model."""
+        low, high = node.layer.range
+        return low * self.factors[node], high * self.factors[node]
+
+    def make_input(self, node: Node) -> Any:
+        """The input of the deployed model: what comes behind normalization and cropping."""
+        name = node.name
+        while self.consumers[node] and self.consumers[node][0] in self.front:
+            node = self.consumers[node][0]
+        return keras.Input(batch_shape=node.tensor.shape, dtype="float32", name=name)
 
     def kernel(self, node: Node, value: Any) -> Any:
         """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""
@@ -170,7 +211,7 @@ class _Deployment:
         gate = self.gate(node, shifted)
         if self.factors[node] == 6.0:
             return gate
-        return self.fake_quant(node, gate * (1.0 / 6.0), 0.0, 1.0, suffix="_sixth")
+        return self.fake_quant(node, gate * (1.0 / 6.0), *grid_around(0.0, 1.0, self.bits), suffix="_sixth")
 
     def hard_swish(self, node: Node, value: Any) -> Any:
         if self.fused_hard_swish:
@@ -184,11 +225,11 @@ class _Deployment:
 
     def gate(self, node: Node, shifted: Any) -> Any:
         clipped = keras.layers.ReLU(6.0, name=self.unique_name(f"{node.name}_relu6"), dtype="float32")(shifted)
-        return self.fake_quant(node, clipped, 0.0, 6.0, suffix="_gate")
+        return self.fake_quant(node, clipped, *grid_around(0.0, 6.0, self.bits), suffix="_gate")
 
-    def fake_quant(self, node: Node, value: Any, low: float, high: float, bits: int = 8, suffix: str = "") -> Any:
+    def fake_quant(self, node: Node, value: Any, low: float, high: float, suffix: str = "") -> Any:
         name = self.unique_name(f"{node.name}{suffix}")
-        return ConstantFakeQuant(low, high, bits, name=name, dtype="float32")(value)
+        return ConstantFakeQuant(low, high, self.bits, name=name, dtype="float32")(value)
 
     def unique_name(self, name: str) -> str:
         """A shared layer is several layers here: its places may differ in scale."""
@@ -206,7 +247,7 @@ class _Deployment:
             return front
         node = start.inputs[0]
         while not node.is_input:
-            if role_of(node.layer) not in (Role.SCALING, Role.TRAINING):
+            if role_of(node.layer) not in (Role.FRONT, Role.TRAINING):
                 return set()
             front.add(node)
             node = node.inputs[0]

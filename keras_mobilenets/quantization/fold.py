@@ -8,18 +8,20 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish
-from keras_mobilenets.quantization.quantizers import FakeQuant
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
-from keras_mobilenets.quantization.lower import KERNEL_LAYERS, is_relu
-from keras_mobilenets.quantization.plan import Role, role_of
+from keras_mobilenets.quantization.lower import is_relu
+from keras_mobilenets.quantization.quantizers import FakeQuant
+from keras_mobilenets.quantization.roles import KERNEL_LAYERS, Role, role_of
 
 
 def is_kernel(node: Node) -> bool:
+    """Whether the node is a convolution or Dense layer, quantized or not."""
     return isinstance(node.layer, QuantKernel) or type(node.layer) in KERNEL_LAYERS
 
 
 def is_norm(node: Node) -> bool:
+    """Whether the node is a batch normalization."""
     return isinstance(node.layer, keras.layers.BatchNormalization)
 
 
@@ -90,10 +92,10 @@ class Factors:
         """Joins values that need the same factor, and marks those that need their true size."""
         layer = node.layer
         passes_on = (
-            isinstance(layer, FakeQuant | keras.layers.Add)
+            isinstance(layer, FakeQuant | keras.layers.Add | keras.layers.Subtract)
             or (is_norm(node) and is_kernel(node.inputs[0]))
             or is_relu(layer, None)
-            or role_of(layer) in (Role.MOVE, Role.TRAINING, Role.AVERAGE)
+            or role_of(layer) in (Role.MOVE, Role.TRAINING, Role.AVERAGE, Role.SAME_GRID, Role.JOIN)
         )
         if passes_on:
             for source in node.inputs:

@@ -18,9 +18,7 @@ class Node:
         tensor: the symbolic value of the node in the model that it was read from; None for a node that was added.
     """
 
-    def __init__(
-        self, layer: Any, args: tuple = (), kwargs: dict[str, Any] | None = None, tensor: Any = None
-    ):
+    def __init__(self, layer: Any, args: tuple = (), kwargs: dict[str, Any] | None = None, tensor: Any = None):
         self.layer = layer
         self.args = args
         self.kwargs = kwargs or {}
@@ -80,7 +78,9 @@ class Graph:
         def record(layer, *args, **kwargs):
             tensor = layer(*args, **kwargs)
             if not isinstance(tensor, keras.KerasTensor):
-                raise ValueError(f"Layer {layer.name!r} ({type(layer).__name__}) has several outputs, which is not known here.")
+                raise ValueError(
+                    f"Layer {layer.name!r} ({type(layer).__name__}) has several outputs, which is not known here."
+                )
             args, kwargs = keras.tree.map_structure(lambda leaf: by_tensor.get(id(leaf), leaf), (args, kwargs))
             add(Node(layer, args, kwargs, tensor))
             return tensor
@@ -109,6 +109,7 @@ class Graph:
 
     def redirect(self, old: Node, new: Node, keep: Iterable[Node] = ()) -> None:
         """Lets all readers of `old`, those in `keep` excepted, read `new`."""
+
         def swap(node):
             return new if node is old else node
 
@@ -135,7 +136,7 @@ class Graph:
         self,
         make: Callable[[Node, tuple, dict[str, Any]], Any],
         first: Callable[[Node, Any], Any] = lambda node, value: value,
-        input_dtype: str | None = None,
+        make_input: Callable[[Node], Any] | None = None,
         cls: type[keras.Model] = keras.Model,
     ) -> keras.Model:
         """Makes a functional model on new inputs.
@@ -143,15 +144,14 @@ class Graph:
         Args:
             make: `make(node, args, kwargs)` gives the value of a node; called for each but the inputs, in order.
             first: `first(node, value)` gives what the readers of an input get.
-            input_dtype: of the new inputs; that of the old ones by default.
+            make_input: `make_input(node)` gives the new input for an old one; one like it by default.
             cls: class of the model.
         """
         inputs: dict[Node, Any] = {}
         values: dict[Node, Any] = {}
         for node in self.nodes:
             if node.is_input:
-                old = node.tensor
-                inputs[node] = keras.Input(batch_shape=old.shape, dtype=input_dtype or old.dtype, name=old.name)
+                inputs[node] = (make_input or _like)(node)
                 values[node] = first(node, inputs[node])
             else:
                 values[node] = make(node, *node.substitute(values.__getitem__))
@@ -160,3 +160,7 @@ class Graph:
             keras.tree.map_structure(values.__getitem__, self.outputs),
             name=self.name,
         )
+
+
+def _like(node: Node) -> Any:
+    return keras.Input(batch_shape=node.tensor.shape, dtype=node.tensor.dtype, name=node.name)

@@ -1,4 +1,4 @@
-"""Fake quantization as functions: values are rounded to the integer grid and stay floats, gradients pass straight through."""
+"""Fake quantization as functions: values are rounded to an integer grid, gradients pass straight through."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ def nudge(low: Any, high: Any, bits: int) -> tuple[Any, Any, Any, Any, Any]:
     scale, inverse = (high - low) / steps, steps / (high - low)
     zero_point = ops.clip(ops.floor(0.5 - low / scale), 0.0, steps)
     return -zero_point * scale, (steps - zero_point) * scale, scale, inverse, zero_point
+
+
+def grid_around(low: float, high: float, bits: int) -> tuple[float, float]:
+    """The range of a grid that holds [low, high]: itself, or with more than 8 bits a symmetric one.
+
+    Runtimes know 16-bit integers with a zero point of 0 only.
+    """
+    return (low, high) if bits <= 8 else symmetric_range(low, high, bits)
+
+
+def symmetric_range(low: Any, high: Any, bits: int) -> tuple[Any, Any]:
+    """The smallest range around [low, high] with 0 in the middle of the integers, -128 to 127 for 8 bits."""
+    middle = float(2 ** (bits - 1))
+    is_number = isinstance(low, float) and isinstance(high, float)
+    largest = max(high, -low) if is_number else ops.maximum(high, -low)
+    return -largest * (middle / (middle - 1.0)), largest
 
 
 def straight_through(rounded: Any, inputs: Any, mask: Any = 1.0) -> Any:

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_mobilenets.layers import BatchNormalization
-from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, kernel_scale
+from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, grid_around, kernel_scale
 
 
 class QuantKernel(keras.layers.Layer):
@@ -64,7 +64,7 @@ class QuantKernel(keras.layers.Layer):
         return quantizer.scale * ops.reshape(scales, (-1,))
 
     def added_bias(self, kernel: Any) -> Any:
-        """What is added to the sum of products, in float32: the bias and the share of `input_shift`; 0.0 for nothing."""
+        """What is added to the sum of products, in float32: the bias and the share of `input_shift`."""
         added = ops.cast(self.bias, "float32") if self.use_bias else 0.0
         if self.input_shift:
             added = added + self.input_shift * ops.reshape(ops.sum(kernel, axis=self.kernel_axes), (-1,))
@@ -255,42 +255,59 @@ def _reference(layers: dict[str, Any], name: str | None) -> Callable[[], Any]:
     return _nothing if name is None or name not in layers else weakref.ref(layers[name])
 
 
-class _GatedSix(keras.layers.Layer):
-    """What hard-sigmoid and hard-swish share: `relu6(x + 3)` on the grid of [0, 6]."""
+class _Gate(keras.layers.Layer):
+    """What hard-sigmoid and hard-swish share: `relu6(x + 3)`, rounded to the grid of [0, 6].
+
+    Args:
+        bits: width of the integers.
+    """
+
+    def __init__(self, bits: int = 8, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.bits = bits
 
     def gate(self, inputs):
-        six = fake_quant(ops.relu6(ops.cast(inputs, "float32") + 3.0), 0.0, 6.0)
+        six = fake_quant(ops.relu6(ops.cast(inputs, "float32") + 3.0), *grid_around(0.0, 6.0, self.bits), self.bits)
         return ops.cast(six, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return super().get_config()  # the automatic one refuses a dtype policy that is an object
+        return {**super().get_config(), "bits": self.bits}
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class QuantHardSigmoid(_GatedSix):
+class QuantHardSigmoid(_Gate):
     """Hard-sigmoid as integer runtimes compute it: `fake_quant(relu6(x + 3), 0, 6) / 6`.
 
-    Input shape: any. Output shape: the same, in [0, 1], on a grid of 256 values.
+    Args:
+        bits: width of the integers.
+
+    Input shape: any. Output shape: the same, in [0, 1], on a grid of `2**bits` values.
 
     Example:
 
     >>> QuantHardSigmoid()(np.array([-4.0, 1.5, 4.0], "float32")).numpy()
-    array([0.  , 0.7490196, 1.  ], dtype=float32)
+    array([0.       , 0.7490196, 1.       ], dtype=float32)
     """
 
-    scale = 1.0 / 255.0
-    """The step of the outputs."""
+    @property
+    def scale(self) -> float:
+        """The step of the outputs."""
+        low, high = grid_around(0.0, 1.0, self.bits)
+        return (high - low) / (2**self.bits - 1)
 
     def call(self, inputs):
         return self.gate(inputs) * (1.0 / 6.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class QuantHardSwish(_GatedSix):
+class QuantHardSwish(_Gate):
     """Hard-swish as integer runtimes without an operation for it compute it: `x * fake_quant(relu6(x + 3), 0, 6) / 6`.
+
+    Args:
+        bits: width of the integers.
 
     Input shape: any. Output shape: the same.
 

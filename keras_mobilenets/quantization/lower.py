@@ -7,15 +7,14 @@ written out is recognized.
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_mobilenets.layers import HardSigmoid, HardSwish
 from keras_mobilenets.quantization.graph import Graph, Node
-
-KERNEL_LAYERS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-"""Exactly these classes; what a subclass computes is not known."""
+from keras_mobilenets.quantization.roles import KERNEL_LAYERS
 
 _ACTIVATIONS = {
     "relu": keras.layers.ReLU,
@@ -39,8 +38,12 @@ _UNARY_OPERATIONS = {
 }
 
 
-def lower(graph: Graph) -> Graph:
+def lower(graph: Graph, derived: Callable[[Any, Any], None] = lambda old, new: None) -> Graph:
     """Rewrites the graph in place into the plan's vocabulary, and returns it.
+
+    Args:
+        graph: of a flat model.
+        derived: called with the old and the new layer where one takes the place of another or is split off it.
 
     Raises:
         ValueError: an activation is not known.
@@ -50,20 +53,32 @@ def lower(graph: Graph) -> Graph:
             graph.redirect(node, node.inputs[0])
         elif not node.is_input and not isinstance(node.layer, keras.layers.Layer):
             _lower_operation(node)
-    made: dict[int, Any] = {}  # a layer that is used twice gets one activation layer
-    for node in list(graph.nodes):
-        if isinstance(node.layer, keras.layers.Activation) and _activation_name(node.layer) == "linear":
-            graph.redirect(node, node.inputs[0])
-        elif isinstance(node.layer, keras.layers.Activation):
-            node.layer = made.setdefault(id(node.layer), _activation_layer(node.layer, node.layer.name))
-        elif type(node.layer) in KERNEL_LAYERS and _activation_name(node.layer) != "linear":
-            if id(node.layer) not in made:
-                made[id(node.layer)] = _activation_layer(node.layer, f"{node.name}_{_activation_name(node.layer)}")
-            graph.insert_after(node, Node(made[id(node.layer)], (node,)))
+    _lower_activations(graph, derived)
     _find_hard_sigmoid(graph)
     _find_hard_swish(graph)
     graph.prune()
     return graph
+
+
+def _lower_activations(graph: Graph, derived: Callable[[Any, Any], None]) -> None:
+    """Gives every activation a layer of its own."""
+    made: dict[int, Any] = {}  # a layer that is used twice gets one activation layer
+
+    def activation_of(layer: Any, name: str) -> Any:
+        if id(layer) not in made:
+            made[id(layer)] = _activation_layer(layer, name)
+            derived(layer, made[id(layer)])
+        return made[id(layer)]
+
+    for node in list(graph.nodes):
+        if isinstance(node.layer, keras.layers.Activation):
+            if _activation_name(node.layer) == "linear":
+                graph.redirect(node, node.inputs[0])
+            else:
+                node.layer = activation_of(node.layer, node.layer.name)
+        elif type(node.layer) in KERNEL_LAYERS and _activation_name(node.layer) != "linear":
+            activation = activation_of(node.layer, f"{node.name}_{_activation_name(node.layer)}")
+            graph.insert_after(node, Node(activation, (node,)))
 
 
 def _activation_name(layer: Any) -> str:

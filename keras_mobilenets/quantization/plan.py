@@ -2,79 +2,22 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable
 
 import keras
 
-from keras_mobilenets.layers import HardSigmoid, HardSwish
+from keras_mobilenets.quantization.config import QuantizeConfig
 from keras_mobilenets.quantization.graph import Graph, Node
-from keras_mobilenets.quantization.lower import KERNEL_LAYERS, is_relu
+from keras_mobilenets.quantization.lower import is_relu
+from keras_mobilenets.quantization.roles import Role, role_of
 
 PROBABILITY = (0.0, 255.0 / 256.0)
 """The range that TFLite prescribes for softmax and sigmoid: scale 1/256, zero point -128."""
 TANH = (-1.0, 127.0 / 128.0)
 """Likewise for tanh: scale 1/128, zero point 0."""
 
-
-class Role(enum.Enum):
-    """What a node does, as far as quantization is concerned."""
-
-    INPUT = enum.auto()
-    KERNEL = enum.auto()  # a convolution or matrix product: int8 kernel, int32 accumulator
-    NORM = enum.auto()  # batch normalization, which is folded into a kernel
-    RELU = enum.auto()  # clipping, which the operation before it does on its way out
-    HARD_SIGMOID = enum.auto()
-    HARD_SWISH = enum.auto()
-    COMBINE = enum.auto()  # addition, multiplication
-    AVERAGE = enum.auto()  # global average: a requantizing operation of its own
-    BOUNDED = enum.auto()  # the range of the result is prescribed
-    MOVE = enum.auto()  # only moves values: the result is on the grid of the input
-    TRAINING = enum.auto()  # does nothing at inference
-    SCALING = enum.auto()  # scale * x + offset, as normalization of the input only
-
-
-_L = keras.layers
-# At inference each of these gives back what it got. By name, as some are younger than the oldest Keras that is known.
-_TRAINING_ONLY = tuple(
-    getattr(_L, name)
-    for name in (
-        *("Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise", "ActivityRegularization"),
-        *("Identity", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast"),
-        *("RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomElasticTransform", "RandomErasing"),
-        *("RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective"),
-        *("RandomPosterization", "RandomSaturation", "RandomSharpness", "RandomShear", "RandAugment", "AugMix"),
-        *("MixUp", "CutMix"),
-    )
-    if hasattr(_L, name)
-)
-_ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
-    (Role.HARD_SIGMOID, (HardSigmoid,)),
-    (Role.HARD_SWISH, (HardSwish,)),
-    (Role.NORM, (_L.BatchNormalization,)),
-    (Role.RELU, (_L.ReLU,)),
-    (Role.COMBINE, (_L.Add, _L.Multiply)),
-    (Role.AVERAGE, (_L.GlobalAveragePooling2D,)),
-    (Role.BOUNDED, (_L.Softmax, _L.Activation)),  # of Activation only sigmoid and tanh are left after `lower`
-    (Role.MOVE, (_L.Reshape, _L.Flatten, _L.Permute, _L.ZeroPadding2D, _L.Cropping2D)),
-    (Role.MOVE, (_L.MaxPooling2D, _L.GlobalMaxPooling2D)),
-    (Role.TRAINING, _TRAINING_ONLY),
-    (Role.SCALING, (_L.Rescaling,)),
-)
-_OPERATION_ROLES = {"Reshape": Role.MOVE, "Squeeze": Role.MOVE, "ExpandDims": Role.MOVE, "Cast": Role.TRAINING}
-
-
-def role_of(layer: Any) -> Role | None:
-    """The role of a layer; None where it is not known."""
-    if layer is None:
-        return Role.INPUT
-    if type(layer) in KERNEL_LAYERS:
-        return Role.KERNEL
-    for role, classes in _ROLES:
-        if isinstance(layer, classes):
-            return role
-    return _OPERATION_ROLES.get(type(layer).__name__)
+_COMPUTES = (Role.KERNEL, Role.NORM, Role.RELU, Role.HARD_SWISH, Role.COMBINE, Role.JOIN, Role.AVERAGE)
+_PASSES = (Role.MOVE, Role.TRAINING)
 
 
 class Plan:
@@ -82,85 +25,63 @@ class Plan:
 
     Args:
         graph: the lowered graph.
-        skip: names of the layers that stay in float.
+        stays_float: tells of the layer of a node whether it was asked to stay in float.
+        config_of: gives the `QuantizeConfig` of the layer of a node, or None.
+        by_first: whether the first layer of what becomes one operation decides for all (convolution, normalization,
+            ReLU); else each layer that stays in float keeps the others with it.
 
     Attributes:
+        roles: what each node does.
         quantized: the nodes behind which a feature map is quantized, with a fixed range or None where it is observed.
-        normalized: for each input of the model the last node of the normalization and augmentation behind it, and
-            the normalization's (scale, offset).
+        tied: the nodes whose output is rounded to the grid of another node.
+        fronts: for each input of the model that is quantized, the last node of the normalization and augmentation
+            behind it, and the normalization's (scale, offset).
 
     Raises:
-        ValueError: a layer cannot be quantized, or a name in `skip` is not known.
+        ValueError: a layer cannot be quantized.
     """
 
-    def __init__(self, graph: Graph, skip: Collection[str] = ()):
+    def __init__(
+        self,
+        graph: Graph,
+        stays_float: Callable[[Node], bool] = lambda node: False,
+        config_of: Callable[[Node], QuantizeConfig | None] = lambda node: None,
+        by_first: bool = False,
+    ):
         self.graph = graph
         self.consumers = graph.consumers()
         self.outputs = graph.output_nodes()
-        self.skip = set(skip)
-        self._check_skip()
-        self.roles = {node: role_of(node.layer) for node in graph.nodes}
-        self.normalized = {node: self._follow_input(node) for node in graph.nodes if node.is_input}
-        self.front = self._front()
-        self._check_layers()
+        self.config_of = config_of
+        self.roles = {node: self._role(node) for node in graph.nodes}
+        self.floating = self._floating(stays_float, by_first)
+        inputs = (node for node in graph.nodes if node.is_input)
+        self.fronts = {node: self._follow(node) for node in inputs if self._is_read_as_integers(node)}
+        self._in_front = self._nodes_in_front()
+        self._check()
+        self.tied = {node: self._source_of_grid(node) for node in graph.nodes if self._keeps_grid(node)}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
 
-    def _check_skip(self) -> None:
-        names = [node.name for node in self.graph.nodes]
-        for name in self.skip:
-            if name not in names:
-                raise ValueError(f"`skip` names a layer that the model does not have: {name!r}. It has: {names}")
+    def _role(self, node: Node) -> Role | None:
+        role = role_of(node.layer)
+        config = self.config_of(node)
+        if config is not None and config.weights and role is not None:
+            raise ValueError(
+                f"The QuantizeConfig of {node.name!r} names weights, but what to quantize of a "
+                f"{type(node.layer).__name__} is known. `weights` is for layers of your own."
+            )
+        return Role.OWN if role is None and config is not None else role
 
-    def _follow_input(self, node: Node) -> tuple[Node, float, float]:
-        scale, offset = 1.0, 0.0
-        while node not in self.outputs and len(self.consumers[node]) == 1:
-            reader = self.consumers[node][0]
-            if self.roles[reader] is Role.SCALING:
-                layer = reader.layer
-                scale, offset = scale * layer.scale, offset * layer.scale + layer.offset
-            elif self.roles[reader] is not Role.TRAINING:
-                break
-            node = reader
-        return node, scale, offset
-
-    def _front(self) -> set[Node]:
-        """The nodes between an input and its quantizer."""
-        front: set[Node] = set()
-        for last, _, _ in self.normalized.values():
-            node = last
-            while not node.is_input:
-                front.add(node)
-                node = node.inputs[0]
-        return front
-
-    def _check_layers(self) -> None:
+    def _floating(self, stays_float: Callable[[Node], bool], by_first: bool) -> set[Node]:
+        """The nodes that stay in float: of what becomes one operation all or none."""
+        floating: set[Node] = set()
         for node in self.graph.nodes:
-            if node in self.front or node.name in self.skip:
-                continue
-            reason = self._refusal(node)
-            if reason:
-                raise ValueError(
-                    f"Layer {node.name!r} ({type(node.layer).__name__}) cannot be quantized: {reason} "
-                    f"To leave it in float: quantize_model(model, skip=[{node.name!r}])."
-                )
-
-    def _refusal(self, node: Node) -> str | None:
-        role = self.roles[node]
-        if role is None:
-            return "its arithmetic is not known."
-        if role is Role.NORM and self.roles[node.inputs[0]] is not Role.KERNEL:
-            return "it does not follow a convolution or Dense layer that it could be folded into."
-        if role is Role.NORM and not self.fuses(node.inputs[0]):
-            return f"it is not the only one that reads {node.inputs[0].name!r}, so that it cannot be folded into it."
-        if role is Role.SCALING:
-            return "a scaling is known only right behind an input of the model, as its normalization."
-        if role is Role.RELU and not is_relu(node.layer, None, 6.0):
-            return "of ReLU layers only relu and relu6 have an integer form."
-        if role is Role.COMBINE and len(node.inputs) != 2:
-            return "it does not join exactly two different feature maps."
-        if isinstance(node.layer, keras.layers.Softmax) and node.layer.axis != -1:
-            return "its axis is not the last one."
-        return None
+            operation = [node]
+            while self.fuses(operation[-1]):
+                operation.extend(self.consumers[operation[-1]])
+            is_first = not any(self.fuses(source) for source in node.inputs)
+            if is_first and any(stays_float(part) for part in (operation[:1] if by_first else operation)):
+                floating.update(operation)
+        return floating
 
     def fuses(self, node: Node) -> bool:
         """Whether the integer graph computes the node and its only reader in one operation."""
@@ -174,19 +95,94 @@ class Plan:
             return role in (Role.KERNEL, Role.NORM, Role.COMBINE)
         return reader_role is Role.HARD_SIGMOID and role in (Role.KERNEL, Role.NORM)
 
+    def _is_read_as_integers(self, node: Node) -> bool:
+        """Whether something that is quantized computes with the value."""
+        for reader in self.consumers[node]:
+            if self.roles[reader] in (*_PASSES, Role.FRONT):
+                if self._is_read_as_integers(reader):
+                    return True
+            elif reader not in self.floating:
+                return True
+        return False
+
+    def _follow(self, node: Node) -> tuple[Node, float, float]:
+        """From an input through its normalization and augmentation to the last of them."""
+        scale, offset = 1.0, 0.0
+        while node not in self.outputs and len(self.consumers[node]) == 1:
+            reader = self.consumers[node][0]
+            if self.roles[reader] not in (Role.FRONT, Role.TRAINING) or reader in self.floating:
+                break
+            if isinstance(reader.layer, keras.layers.Rescaling):
+                scale, offset = scale * reader.layer.scale, offset * reader.layer.scale + reader.layer.offset
+            node = reader
+        return node, scale, offset
+
+    def _nodes_in_front(self) -> set[Node]:
+        front: set[Node] = set()
+        for node, _, _ in self.fronts.values():
+            while not node.is_input:
+                front.add(node)
+                node = node.inputs[0]
+        return front
+
+    def _check(self) -> None:
+        for node in self.graph.nodes:
+            reason = None if node in self._in_front or node in self.floating else self._refusal(node)
+            if reason:
+                raise ValueError(
+                    f"Layer {node.name!r} ({type(node.layer).__name__}) cannot be quantized: {reason} Leave it in "
+                    f"float with quantize_model(model, skip=[{node.name!r}]), or say how it is quantized with "
+                    f"quantize_model(model, configs={{{node.name!r}: QuantizeConfig(...)}})."
+                )
+
+    def _refusal(self, node: Node) -> str | None:
+        role = self.roles[node]
+        if role is None:
+            return "its arithmetic is not known."
+        if role is Role.NORM and not self.fuses(node.inputs[0]):
+            return "it is not the only one behind a convolution or Dense layer, into which it could be folded."
+        if role is Role.FRONT:
+            return "it is known only right behind an input of the model."
+        if role is Role.RELU and not is_relu(node.layer, None, 6.0):
+            return "of ReLU layers only relu and relu6 have an integer form."
+        if role is Role.COMBINE and len(node.inputs) != 2:
+            return "it does not join exactly two different feature maps."
+        if isinstance(node.layer, keras.layers.Softmax) and node.layer.axis != -1:
+            return "its axis is not the last one."
+        return None
+
+    def _keeps_grid(self, node: Node) -> bool:
+        return self.roles[node] is Role.SAME_GRID and node not in self.floating and node not in self._in_front
+
+    def _source_of_grid(self, node: Node) -> Node:
+        """The node behind whose quantizer the values of this one got their grid."""
+        source = node.inputs[0]
+        while not source.is_input and self.roles[source] in (*_PASSES, Role.SAME_GRID):
+            source = source.inputs[0]
+        return source
+
     def _quantizer(self, node: Node) -> list[tuple[float, float] | None]:
         """Nothing, or one range: fixed, or None for an observed one."""
         role = self.roles[node]
-        if node in self.front or node.is_input or self._skipped(node):
+        if node.is_input or node in self._in_front or role in (*_PASSES, Role.SAME_GRID) or self.fuses(node):
             return []
+        if node in self.floating:  # what integers are computed from must be integers
+            return [None] if self._is_read_as_integers(node) else []
+        if self._is_joined(node):
+            return []
+        if role is Role.OWN:
+            output = self.config_of(node).output  # type: ignore[union-attr]
+            return [] if output is False else [None if output is True else output]
         if role is Role.BOUNDED:
-            is_tanh = isinstance(node.layer, keras.layers.Activation) and node.layer.activation is keras.activations.tanh
+            is_tanh = (
+                isinstance(node.layer, keras.layers.Activation) and node.layer.activation is keras.activations.tanh
+            )
             return [TANH if is_tanh else PROBABILITY]
-        observed = (Role.KERNEL, Role.NORM, Role.RELU, Role.HARD_SWISH, Role.COMBINE, Role.AVERAGE)
-        return [None] if role in observed and not self.fuses(node) else []
+        return [None] if role in _COMPUTES else []
 
-    def _skipped(self, node: Node) -> bool:
-        """Whether the operation that ends in this node is to stay in float."""
-        if node.name in self.skip:
-            return True
-        return any(self.fuses(source) and self._skipped(source) for source in node.inputs)
+    def _is_joined(self, node: Node) -> bool:
+        """Whether only a concatenation reads the node: then it gets the grid of the whole at once."""
+        readers = self.consumers[node]
+        if node in self.outputs or len(readers) != 1 or self.roles[node] not in _COMPUTES:
+            return False
+        return self.roles[readers[0]] is Role.JOIN and readers[0] not in self.floating

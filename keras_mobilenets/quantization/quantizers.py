@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mobilenets.quantization.grid import SMALLEST_RANGE, fake_quant, straight_through
+from keras_mobilenets.quantization.grid import SMALLEST_RANGE, fake_quant, straight_through, symmetric_range
 from keras_mobilenets.quantization.observers import Observer, get_observer
 
 
@@ -26,6 +26,10 @@ class FakeQuant(keras.layers.Layer):
         observer: `MovingAverage`, `MinMax`, `Percentile`, or "moving_average", "min_max", "percentile".
         in_training: whether to round in training too. False for what only the loss reads: the logarithm of a
             probability that was rounded to 0 has no gradient.
+
+    Attributes:
+        frozen: whether training leaves the range as it is.
+        calibrating: whether it only observes.
 
     Input shape: any. Output shape: the same.
 
@@ -60,6 +64,7 @@ class FakeQuant(keras.layers.Layer):
         self.observer = get_observer(observer)
         self.in_training = in_training
         self.calibrating = False
+        self.frozen = False
 
     def build(self, input_shape):
         if self.fixed_range is None:
@@ -70,16 +75,18 @@ class FakeQuant(keras.layers.Layer):
             name=name, shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, observe=True):
+        # Without `observe` another feature map is rounded to the same grid, as average pooling does.
         if training and not self.in_training:
             return inputs
         values = ops.cast(inputs, "float32")
         if self.fixed_range is not None:
             return ops.cast(fake_quant(values, *self.fixed_range, self.bits), inputs.dtype)
         if self.calibrating:
-            self.observe(values)
+            if observe:
+                self.observe(values)
             return inputs
-        if training:
+        if training and observe and not self.frozen:
             return ops.cast(fake_quant(values, *self.observe(values), self.bits), inputs.dtype)
         seen = self.count > 0
         rounded = ops.cond(seen, lambda: fake_quant(values, self.low, self.high, self.bits), lambda: values)
@@ -92,10 +99,7 @@ class FakeQuant(keras.layers.Layer):
         low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
         high = ops.maximum(high, low + SMALLEST_RANGE)
         if self.symmetric:
-            # The integers reach one step further down than up: -128 to 127.
-            middle = float(2 ** (self.bits - 1))
-            high = ops.maximum(high, -low)
-            low = -high * (middle / (middle - 1.0))
+            low, high = symmetric_range(low, high, self.bits)
         self.low.assign(low)
         self.high.assign(high)
         self.count.assign(self.count + 1.0)
@@ -110,7 +114,9 @@ class FakeQuant(keras.layers.Layer):
     def check(self) -> None:
         """Raises a ValueError if there is no range yet."""
         if self.range is None:
-            raise ValueError(f"Layer {self.name!r} has no range yet: train the model, or call `calibrate(model, data)`.")
+            raise ValueError(
+                f"Layer {self.name!r} has no range yet: train the model, or call `calibrate(model, data)`."
+            )
 
     @property
     def scale(self) -> Any:
@@ -125,7 +131,7 @@ class FakeQuant(keras.layers.Layer):
             return self.fixed_range
         return (float(self.low), float(self.high)) if float(self.count) > 0 else None
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs, training=None, observe=True):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
     def get_config(self):
@@ -199,11 +205,14 @@ class InputQuant(keras.layers.Layer):
         """What the outputs lack to the true values."""
         return self.low + self.zero_point * self.scale
 
+    def grid(self, bits: int = 8) -> tuple[float, float]:
+        """The range of the outputs; with 16 bits that of the grid of this step around 0."""
+        first = -self.zero_point if bits == 8 else -(2 ** (bits - 1))
+        return first * self.scale, (first + 2**bits - 1) * self.scale
+
     def build(self, input_shape):
         self.seen_low, self.seen_high = (
-            self.add_weight(
-                name=name, shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False
-            )
+            self.add_weight(name=name, shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False)
             for name in ("seen_low", "seen_high")
         )
 
@@ -222,13 +231,14 @@ class InputQuant(keras.layers.Layer):
 
     def check(self) -> None:
         """Raises a ValueError if the images that were seen do not fit the range."""
-        slack = 0.02 * (self.high - self.low)  # resizing with bicubic kernels and colour augmentation overshoot a little
+        slack = 0.02 * (
+            self.high - self.low
+        )  # resizing with bicubic kernels and colour augmentation overshoot a little
         seen = float(self.seen_low), float(self.seen_high)
         if seen[0] < self.low - slack or seen[1] > self.high + slack:
             scale, offset = self.normalization
             given, expected = (
-                sorted(round((end - offset) / scale, 3) for end in ends)
-                for ends in (seen, (self.low, self.high))
+                sorted(round((end - offset) / scale, 3) for end in ends) for ends in (seen, (self.low, self.high))
             )
             raise ValueError(
                 f"The model saw inputs in {given}, but is quantized for {expected}. Give it images as it "

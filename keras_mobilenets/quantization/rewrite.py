@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
 
 from keras_mobilenets.layers import HardSigmoid, HardSwish, inline
-from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.annotate import see_through
+from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
 from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import (
     QuantBatchNormalization,
-    QuantConv2D,
-    QuantDense,
-    QuantDepthwiseConv2D,
     QuantHardSigmoid,
     QuantHardSwish,
     QuantKernel,
@@ -22,26 +20,22 @@ from keras_mobilenets.quantization.layers import (
 from keras_mobilenets.quantization.lower import lower
 from keras_mobilenets.quantization.model import QuantizedModel
 from keras_mobilenets.quantization.observers import Observer
-from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan, Role
+from keras_mobilenets.quantization.plan import Plan
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.rewriter import Copies, InputRange, Rewriter, Settings
 
-NORMALIZED_RANGE = (-1.0, 1.0)
-"""What `preprocess_input` of MobileNet and MobileNetV2 gives."""
-PIXEL_RANGE = (0.0, 255.0)
-
-UNFUSED_HARD_SWISH = ("xnnpack",)
-"""Targets that have no integer operation for hard-swish."""
-TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "edgetpu", "npu")
-
-_QUANTIZED = {quantized.float_class: quantized for quantized in (QuantConv2D, QuantDepthwiseConv2D, QuantDense)}
-_FLOAT = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish}
+_FLOAT: dict[type, type] = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish}
 
 
 def quantize_model(
     model: keras.Model,
     *,
     skip: Collection[str] = (),
-    input_range: tuple[float, float] | dict[str, tuple[float, float] | None] | None = None,
+    configs: Mapping[str | type, QuantizeConfig] | None = None,
+    input_range: InputRange = None,
     weight_bits: int = 8,
+    activation_bits: int = 8,
+    symmetric: bool = False,
     observer: str | Observer = "moving_average",
     target: str = "xnnpack",
 ) -> keras.Model:
@@ -55,11 +49,16 @@ def quantize_model(
     Args:
         model: a functional or sequential model, with composite layers and nested models as it likes. It stays
             unchanged.
-        skip: names of layers that stay in float.
+        skip: names of layers that stay in float; the activation and normalization around a skipped convolution stay
+            with it.
+        configs: settings for single layers, by the layer's name or class; for layers of your own, what of them is
+            quantized.
         input_range: (low, high) of pixel 0 and pixel 255 at the model's input; for several inputs a dictionary by
-            input name, None observes the range. By default (0, 255) where a `Rescaling` follows the input, as in
-            MobileNetV3, else (-1, 1). Inputs that are no images are always observed.
+            input name, where None observes the range. By default (0, 255) where a `Rescaling` follows the input, as
+            in MobileNetV3, else (-1, 1). Inputs that are no images are observed by default.
         weight_bits: width of the kernels' integers, 2 to 8. Fewer than 8 is a simulation: no converter stores them.
+        activation_bits: width of the feature maps' integers, 2 to 16. TFLite knows 8 and 16.
+        symmetric: whether feature maps have 0 in the middle of the grid, as 16-bit ones always have.
         observer: how ranges of feature maps are found: "moving_average", "min_max", "percentile", or an observer with
             arguments, for instance `Percentile(99.9)`.
         target: what will run the integer model: "xnnpack" (phones and computers), or "tflite-micro", "edgetpu" or
@@ -69,153 +68,97 @@ def quantize_model(
         A functional `QuantizedModel`, not compiled.
 
     Raises:
-        ValueError: a layer cannot be quantized (it is named, with what to do), or an argument is out of its range.
+        ValueError: a layer cannot be quantized (it is named, with what to do), `skip` or `configs` names a layer that
+            is not there, or an argument is out of its range.
 
     Example:
 
-    >>> quantized = quantize_model(MobileNetV2(weights="imagenet"))
+    >>> model = MobileNetV2(input_shape=(32, 32, 3), alpha=0.35, weights=None, classes=5)
+    >>> images = np.random.uniform(-1, 1, (8, 32, 32, 3)).astype("float32")
+    >>> quantized = quantize_model(model)
     >>> calibrate(quantized, images)
-    >>> quantized.predict(images).shape
-    (64, 1000)
+    >>> quantized(images).shape
+    TensorShape([8, 5])
     """
-    if target not in TARGETS:
-        raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={target!r}")
-    if is_quantized(model):
-        raise ValueError(f"Model {model.name!r} is quantized already.")
-    plan = Plan(lower(Graph.of(inline(model))), skip)
-    rewriter = _Rewriter(plan, input_range, weight_bits, observer, target)
+    settings = Settings(input_range, weight_bits, activation_bits, symmetric, observer, target)
+    _refuse_quantized(model)
+    flat, annotations = see_through(model)
+    graph = lower(Graph.of(flat))
+    known = dict(configs or {})
+    _check_names(graph, [*skip, *(key for key in known if isinstance(key, str))])
+
+    def config_of(node: Node) -> QuantizeConfig | None:
+        return known.get(node.name) or known.get(type(node.layer)) or annotations.get(id(node.layer))
+
+    plan = Plan(graph, lambda node: node.name in skip, config_of)
+    return _rewrite(plan, settings)
+
+
+def quantize_apply(model: keras.Model, **settings: Any) -> keras.Model:
+    """Makes the quantization-aware twin of a model in which only annotated layers are quantized.
+
+    Args:
+        model: a functional or sequential model with layers from `quantize_annotate_layer`. A normalization and an
+            activation that the integer graph computes together with an annotated convolution belong to it.
+        **settings: of `quantize_model`: input_range, weight_bits, activation_bits, symmetric, observer, target.
+
+    Returns:
+        A functional `QuantizedModel`, not compiled.
+
+    Raises:
+        ValueError: nothing is annotated, or an annotated layer cannot be quantized.
+
+    Example:
+
+    >>> def annotate(layer):
+    ...     return quantize_annotate_layer(layer) if isinstance(layer, keras.layers.Dense) else layer
+    >>> inputs = keras.Input((32,))
+    >>> hidden = keras.layers.Dense(16, activation="relu")(inputs)
+    >>> model = keras.Model(inputs, keras.layers.Dense(10)(hidden))
+    >>> is_quantized(quantize_apply(keras.models.clone_model(model, clone_function=annotate)))
+    True
+    """
+    checked = Settings(**settings)
+    _refuse_quantized(model)
+    flat, annotations = see_through(model)
+    if not annotations:
+        raise ValueError(
+            f"No layer of model {model.name!r} is annotated. Call quantize_annotate_layer on some, or quantize_model "
+            "to quantize them all."
+        )
+    chosen = dict(annotations)
+
+    def inherit(old, new):
+        if id(old) in chosen:
+            chosen[id(new)] = chosen[id(old)]
+
+    graph = lower(Graph.of(flat), inherit)
+    plan = Plan(
+        graph,
+        stays_float=lambda node: not node.is_input and id(node.layer) not in chosen,
+        config_of=lambda node: chosen.get(id(node.layer)),
+        by_first=True,
+    )
+    return _rewrite(plan, checked)
+
+
+def _rewrite(plan: Plan, settings: Settings) -> keras.Model:
+    rewriter = Rewriter(plan, settings)
     quantized = plan.graph.build(rewriter.call, first=rewriter.quantize_input, cls=QuantizedModel)
     rewriter.layers.copy_weights()
     return quantized
 
 
-class Copies:
-    """New layers for old ones: one for each, however often the model uses it.
-
-    Args:
-        make: gives the new layer for a node.
-    """
-
-    def __init__(self, make: Callable[[Node], Any]):
-        self.make = make
-        self.pairs: dict[int, tuple[Any, Any]] = {}
-
-    def __getitem__(self, node: Node) -> Any:
-        layer = node.layer
-        if not isinstance(layer, keras.layers.Layer):
-            return layer  # an operation has no state
-        if id(layer) not in self.pairs:
-            self.pairs[id(layer)] = layer, self.make(node)
-        return self.pairs[id(layer)][1]
-
-    def copy_weights(self) -> None:
-        """Copies the weights, once the new layers are built."""
-        for old, new in self.pairs.values():
-            if old.weights:
-                new.set_weights(old.get_weights())
+def _refuse_quantized(model: keras.Model) -> None:
+    if is_quantized(model):
+        raise ValueError(f"Model {model.name!r} is quantized already.")
 
 
-class _Rewriter:
-    """Makes the layers of the quantized model, and calls them in the order of the graph."""
-
-    def __init__(self, plan: Plan, input_range: Any, weight_bits: int, observer: Any, target: str):
-        self.plan = plan
-        self.input_range = input_range
-        self.weight_bits = weight_bits
-        self.observer = observer
-        self.target = target
-        self.layers = Copies(self.make)
-        self.names: dict[str, int] = {}
-        self.quantizers: dict[Node, Any] = {}  # the layer behind each node that has one
-        self.input_of = {last: node for node, (last, _, _) in plan.normalized.items()}
-
-    def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
-        value = self.layers[node](*args, **kwargs)
-        if node in self.plan.quantized:
-            value = self.quantize(node, value)
-        return self.quantize_input(node, value)
-
-    def make(self, node: Node) -> Any:
-        layer, role = node.layer, self.plan.roles[node]
-        config = layer.get_config()
-        if role is Role.KERNEL:
-            config["activation"] = None  # a node of its own since `lower`
-        if node.name in self.plan.skip:
-            return type(layer).from_config(config)
-        if role is Role.KERNEL:
-            config |= {"weight_bits": self.weight_bits, **self.surroundings(node)}
-            return _QUANTIZED[type(layer)].from_config(config)
-        if role is Role.NORM:
-            config |= {"kernel_layer": node.inputs[0].name, "bias_offset": self.bias_offset(node)}
-            return QuantBatchNormalization.from_config(config)
-        if role is Role.HARD_SIGMOID:
-            return QuantHardSigmoid.from_config(config)
-        if role is Role.HARD_SWISH and self.target in UNFUSED_HARD_SWISH:
-            return QuantHardSwish.from_config(config)
-        return type(layer).from_config(config)
-
-    def surroundings(self, node: Node) -> dict[str, Any]:
-        """What a layer with a kernel needs to know about the layers around it."""
-        if sum(other.layer is node.layer for other in self.plan.graph.nodes) > 1:
-            return {}  # a shared layer has several surroundings
-        source = node.inputs[0]
-        while source not in self.quantizers and not source.is_input and self.plan.roles[source] in (Role.MOVE, Role.TRAINING):
-            source = source.inputs[0]
-        quantizer = self.quantizers.get(source)
-        return {
-            "input_quantizer": quantizer and quantizer.name,
-            "input_shift": quantizer.shift if isinstance(quantizer, InputQuant) else 0.0,
-            "bias_offset": self.bias_offset(node),
-        }
-
-    def bias_offset(self, node: Node) -> float:
-        readers = self.plan.consumers[node]
-        return 3.0 if self.plan.fuses(node) and self.plan.roles[readers[0]] is Role.HARD_SIGMOID else 0.0
-
-    def quantize(self, node: Node, value: Any) -> Any:
-        fixed_range = self.plan.quantized[node]
-        is_prediction = fixed_range in (PROBABILITY, TANH) and node in self.plan.outputs
-        layer = FakeQuant(
-            fixed_range=fixed_range,
-            observer=self.observer,
-            in_training=not is_prediction,
-            name=self.unique_name(f"{node.name}_quant"),
-            dtype=node.layer.dtype_policy,
-        )
-        self.quantizers[node] = layer
-        return layer(value)
-
-    def quantize_input(self, node: Node, value: Any) -> Any:
-        """Puts the input's quantizer behind the last node of its normalization."""
-        if node not in self.input_of:
-            return value
-        source = self.input_of[node]
-        _, scale, offset = self.plan.normalized[source]
-        name = self.unique_name(f"{source.name}_quant")
-        given = self.range_of(source, (scale, offset) != (1.0, 0.0))
-        if given is None:
-            self.quantizers[node] = FakeQuant(observer=self.observer, name=name)
-            return self.quantizers[node](value)
-        low, high = sorted(scale * end + offset for end in given)
-        self.quantizers[node] = InputQuant(low, high, (scale, offset), name=name)
-        return self.quantizers[node](value)
-
-    def range_of(self, source: Node, is_normalized: bool) -> tuple[float, float] | None:
-        """The range at an input of the model; None where it is to be observed."""
-        given = self.input_range
-        if isinstance(given, dict):
-            given = given.get(source.name, ())
-            if given is None:
-                return None
-        if given:
-            return given
-        if len(source.tensor.shape) != 4:
-            return None
-        return PIXEL_RANGE if is_normalized else NORMALIZED_RANGE
-
-    def unique_name(self, name: str) -> str:
-        self.names[name] = self.names.get(name, 0) + 1
-        return name if self.names[name] == 1 else f"{name}_{self.names[name] - 1}"
+def _check_names(graph: Graph, names: list[str]) -> None:
+    known = [node.name for node in graph.nodes]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"The model has no layer {name!r}. It has: {known}")
 
 
 def is_quantized(model: keras.Model) -> bool:
@@ -223,11 +166,12 @@ def is_quantized(model: keras.Model) -> bool:
 
     Example:
 
-    >>> is_quantized(quantize_model(model))
-    True
+    >>> model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None)
+    >>> is_quantized(model), is_quantized(quantize_model(model))
+    (False, True)
     """
     return any(
-        isinstance(layer, FakeQuant | InputQuant | QuantKernel)
+        isinstance(layer, FakeQuant | InputQuant | QuantKernel | QuantWeights)
         or (isinstance(layer, keras.Model) and is_quantized(layer))
         for layer in model.layers
     )
@@ -247,7 +191,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
 
     Example:
 
-    >>> is_quantized(strip_quantization(quantize_model(model)))
+    >>> quantized = quantize_model(MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None))
+    >>> is_quantized(strip_quantization(quantized))
     False
     """
     if not is_quantized(model):
@@ -266,6 +211,11 @@ def strip_quantization(model: keras.Model) -> keras.Model:
 
 def float_layer(layer: Any) -> Any:
     """A layer without quantization; its weights are not copied."""
+    if isinstance(layer, QuantWeights):
+        layer = layer.layer
     if isinstance(layer, QuantKernel | QuantBatchNormalization):
         return layer.float_class.from_config(layer.float_config())
-    return _FLOAT.get(type(layer), type(layer)).from_config(layer.get_config())
+    config = layer.get_config()
+    if type(layer) in _FLOAT:
+        del config["bits"]
+    return _FLOAT.get(type(layer), type(layer)).from_config(config)

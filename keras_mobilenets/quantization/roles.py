@@ -1,0 +1,84 @@
+"""What each kind of layer does, as far as quantization is concerned."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import keras
+
+from keras_mobilenets.layers import HardSigmoid, HardSwish
+
+_L = keras.layers
+
+KERNEL_LAYERS = (_L.Conv2D, _L.DepthwiseConv2D, _L.Dense)
+"""Exactly these classes; what a subclass computes is not known."""
+
+
+class Role(enum.Enum):
+    """What a node does, as far as quantization is concerned."""
+
+    INPUT = enum.auto()
+    KERNEL = enum.auto()  # a convolution or matrix product: int8 kernel, int32 accumulator
+    NORM = enum.auto()  # batch normalization, which is folded into a kernel
+    RELU = enum.auto()  # clipping, which the operation before it does on its way out
+    HARD_SIGMOID = enum.auto()
+    HARD_SWISH = enum.auto()
+    COMBINE = enum.auto()  # addition, subtraction, multiplication
+    JOIN = enum.auto()  # concatenation: all inputs must be on the grid of the output
+    AVERAGE = enum.auto()  # global average: requantizes
+    SAME_GRID = enum.auto()  # averages and interpolates, and rounds to the grid of its input
+    BOUNDED = enum.auto()  # the range of the result is prescribed
+    MOVE = enum.auto()  # only moves values: the result is on the grid of the input
+    TRAINING = enum.auto()  # does nothing at inference
+    FRONT = enum.auto()  # normalization and cropping of images, in front of the model only
+    OWN = enum.auto()  # a user's own layer, with a QuantizeConfig
+
+
+# At inference each of these gives back what it got. By name, as some are younger than the oldest Keras that is known.
+_TRAINING_ONLY = tuple(
+    getattr(_L, name)
+    for name in (
+        *("Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise", "ActivityRegularization"),
+        *("Identity", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast"),
+        *(
+            "RandomBrightness",
+            "RandomColorDegeneration",
+            "RandomColorJitter",
+            "RandomElasticTransform",
+            "RandomErasing",
+        ),
+        *("RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective"),
+        *("RandomPosterization", "RandomSaturation", "RandomSharpness", "RandomShear", "RandAugment", "AugMix"),
+        *("MixUp", "CutMix"),
+    )
+    if hasattr(_L, name)
+)
+_ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
+    (Role.HARD_SIGMOID, (HardSigmoid,)),
+    (Role.HARD_SWISH, (HardSwish,)),
+    (Role.NORM, (_L.BatchNormalization,)),
+    (Role.RELU, (_L.ReLU,)),
+    (Role.COMBINE, (_L.Add, _L.Subtract, _L.Multiply)),
+    (Role.JOIN, (_L.Concatenate,)),
+    (Role.AVERAGE, (_L.GlobalAveragePooling2D,)),
+    (Role.SAME_GRID, (_L.AveragePooling2D, _L.UpSampling2D)),
+    (Role.BOUNDED, (_L.Softmax, _L.Activation)),  # of Activation only sigmoid and tanh are left after `lower`
+    (Role.MOVE, (_L.Reshape, _L.Flatten, _L.Permute, _L.ZeroPadding2D, _L.Cropping2D)),
+    (Role.MOVE, (_L.MaxPooling2D, _L.GlobalMaxPooling2D)),
+    (Role.TRAINING, _TRAINING_ONLY),
+    (Role.FRONT, (_L.Rescaling, _L.Resizing, _L.CenterCrop, _L.RandomCrop)),
+)
+_OPERATION_ROLES = {"Reshape": Role.MOVE, "Squeeze": Role.MOVE, "ExpandDims": Role.MOVE, "Cast": Role.TRAINING}
+
+
+def role_of(layer: Any) -> Role | None:
+    """The role of a layer; None where it is not known."""
+    if layer is None:
+        return Role.INPUT
+    if type(layer) in KERNEL_LAYERS:
+        return Role.KERNEL
+    for role, classes in _ROLES:
+        if isinstance(layer, classes):
+            return role
+    return _OPERATION_ROLES.get(type(layer).__name__)
