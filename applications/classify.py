@@ -30,6 +30,7 @@ CALIBRATION_STEPS = 16
 
 
 def main() -> None:
+    """Does what the head of this file says."""
     args = parse_arguments()
     keras.utils.set_random_seed(args.seed)
     folder = Path(args.output)
@@ -86,6 +87,7 @@ def show(phase: str, history: list[dict[str, float]]) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder with one sub-folder of pictures per class, or a TFDS name")
     parser.add_argument("--weights", default="imagenet", help="'imagenet' or a weight file")
@@ -94,9 +96,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--head-epochs", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
+    parser.add_argument("--epochs", type=int, default=6, help="of fine-tuning")
     parser.add_argument("--quantize-epochs", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="highest of fine-tuning; a tenth in 8 bits")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, help="highest of fine-tuning; a tenth in 8 bits")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="runs/classify", help="folder for the models and metrics.json")
     return parser.parse_args()

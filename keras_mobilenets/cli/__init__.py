@@ -69,7 +69,7 @@ def train(
     weights: Annotated[
         str | None, typer.Option(callback=checks.weights, help="'imagenet' or a weight file to start from.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, show_default="15; with weights 5", help="In float.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, show_default="15; with weights 6", help="In float.")] = None,
     quantize_epochs: Annotated[
         int | None, typer.Option(min=1, show_default="3; with weights 2", help="Quantization-aware.")
     ] = None,

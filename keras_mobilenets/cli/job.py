@@ -112,9 +112,10 @@ class Job:
         progress.step(3, STEPS, "Fine-tuning with 8-bit arithmetic simulated")
         if path.exists():
             return _done(path)
-        quantized = quantize_model(model)
-        freeze_normalization(quantized)
-        calibrate(quantized, self.data.train.take(CALIBRATION_STEPS))
+        with progress.console.status("finding the ranges of all feature maps"):
+            quantized = quantize_model(model)
+            freeze_normalization(quantized)
+            calibrate(quantized, self.data.train.take(CALIBRATION_STEPS))
         self._fit("quantized", quantized, self.settings.quantize_epochs, QUANTIZING_RATE)
         _save(quantized, path)
         return quantized
@@ -124,7 +125,7 @@ class Job:
         path = self.folder / "model.tflite"
         progress.step(4, STEPS, "Converting to integers and comparing on the held-out pictures")
         if not path.exists():
-            with progress.console.status("  converting"), quiet():
+            with progress.console.status("converting"), quiet():
                 export_tflite(
                     quantized, path, labels=self.data.class_names, verify=self.data.val, strict=True, verbose=False
                 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 console = Console(highlight=False)
 
@@ -82,10 +82,6 @@ def step(number: int, of: int, text: str) -> None:
 
 
 def _bar() -> Progress:
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(30),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
+    name, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = SpinnerColumn(), name, BarColumn(30), note, TimeRemainingColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

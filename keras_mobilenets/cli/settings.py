@@ -48,7 +48,7 @@ class Settings:
         trained = given["weights"] is not None
         defaults = {
             "alpha": 1.0 if trained else 0.5,
-            "epochs": 5 if trained else 15,
+            "epochs": 6 if trained else 15,
             "quantize_epochs": 2 if trained else 3,
         }
         absolute = {name: str(Path(given[name]).resolve()) for name in ("data", "weights") if _is_path(given[name])}
