@@ -87,7 +87,7 @@ def train(
     qat.keras, model.tflite, labels.txt, metrics.json, curves.png and report.html.
     """
     given = {name: context.params[name] for name in context.params if name not in ("output", "resume")}
-    typed = [name for name in given if context.get_parameter_source(name).name == "COMMANDLINE"]
+    typed = [name for name in given if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
     from keras_mobilenets.cli.settings import start
 
     folder, settings = start(output, given, typed, resume=resume)

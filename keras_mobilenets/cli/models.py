@@ -97,7 +97,8 @@ def tflite_classifier(path: Path, labels: list[str] | None = None) -> Classifier
 
     with quiet():
         model = TFLiteModel(path)
-    return Classifier(model.predict, tuple(model.input_shape[:2]), model.labels or labels)
+    height, width, _ = model.input_shape
+    return Classifier(model.predict, (height, width), model.labels or labels)
 
 
 def keras_classifier(model: Any, labels: list[str] | None = None) -> Classifier:
