@@ -15,7 +15,7 @@ from keras_mobilenets.quantization import calibrate, is_quantized, quantize_mode
 from keras_mobilenets.training import fit, freeze_normalization
 
 CALIBRATION_STEPS = 8
-LEARNING_RATE = 2e-4
+LEARNING_RATE = 2e-5  # the model is trained already
 
 
 def quantize(model: Path, output: Path, *, data: str, epochs: int, batch_size: int, seed: int) -> None:

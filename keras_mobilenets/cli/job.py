@@ -28,9 +28,9 @@ from keras_mobilenets.utils import atomic_path
 STEPS = 4
 PEERS = ("keras", "tensorflow", "numpy")
 PHASES = ("float", "quantized")
-LEARNING_RATE = 5e-3
-FINE_TUNING_RATE = 2e-4
-QUANTIZING_RATE = 2e-4
+# Highest learning rates: in float, and with 8 bits simulated.
+FROM_SCRATCH = 5e-3, 2e-4
+FROM_WEIGHTS = 2e-4, 2e-5
 CALIBRATION_STEPS = 8
 
 
@@ -45,6 +45,7 @@ class Job:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
+        self.rates = FROM_SCRATCH if settings.weights is None else FROM_WEIGHTS
         keras.utils.set_random_seed(settings.seed)
         self.data = self._load()
         begin(folder, settings)
@@ -94,15 +95,13 @@ class Job:
             alpha=settings.alpha,
             weights=settings.weights,
         )
-        rate = LEARNING_RATE
         if settings.weights is not None:
             checkpoint = Checkpoint(self._checkpoints("float"))
             if not checkpoint.epochs_done():  # else everything that follows is restored anyway
                 progress.console.print("  the classifier alone, on the features of the network as it was given")
                 fit_head(model, self.data)
             freeze_normalization(model)
-            rate = FINE_TUNING_RATE
-        self._fit("float", model, settings.epochs, rate)
+        self._fit("float", model, settings.epochs, self.rates[0])
         _save(model, path)
         return model
 
@@ -116,7 +115,7 @@ class Job:
             quantized = quantize_model(model)
             freeze_normalization(quantized)
             calibrate(quantized, self.data.train.take(CALIBRATION_STEPS))
-        self._fit("quantized", quantized, self.settings.quantize_epochs, QUANTIZING_RATE)
+        self._fit("quantized", quantized, self.settings.quantize_epochs, self.rates[1])
         _save(quantized, path)
         return quantized
 
