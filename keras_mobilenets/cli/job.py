@@ -99,7 +99,9 @@ class Job:
             checkpoint = Checkpoint(self._checkpoints("float"))
             if not checkpoint.epochs_done():  # else everything that follows is restored anyway
                 progress.console.print("  the classifier alone, on the features of the network as it was given")
-                fit_head(model, self.data)
+                with progress.counting("features") as count:
+                    head = fit_head(model, self.data, progress=count)
+                progress.console.print(f"  held out {head[-1]['val_accuracy']:6.1%}")
             freeze_normalization(model)
         self._fit("float", model, settings.epochs, self.rates[0])
         _save(model, path)

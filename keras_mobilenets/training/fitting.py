@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -93,8 +94,8 @@ def fit_head(
     epochs: int = 30,
     passes: int = 2,
     learning_rate: float = 1e-3,
-    checkpoint: Checkpoint | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, float]]:
     """Trains the last layer alone, on features that the network before it computes once.
 
@@ -107,8 +108,8 @@ def fit_head(
         epochs: over the features of all passes.
         passes: how often the training pictures run through the network, each time augmented anew.
         learning_rate: the highest one.
-        checkpoint: where to save after each epoch, and to go on from.
         callbacks: further Keras callbacks.
+        progress: called with (batches done, all) while the features are computed, which takes most of the time.
 
     Returns:
         As `fit`.
@@ -125,10 +126,9 @@ def fit_head(
     inputs = keras.Input(body.output_shape[1:])
     return fit(
         keras.Model(inputs, dense(inputs)),
-        _Features(body, data, passes),
+        _Features(body, data, passes, progress),
         epochs=epochs,
         learning_rate=learning_rate,
-        checkpoint=checkpoint,
         callbacks=callbacks,
     )
 
@@ -164,9 +164,14 @@ def _compile(model: keras.Model, *, learning_rate: float, steps: int) -> None:
     )
 
 
-def _features(body: keras.Model, batches: Iterable[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [(body.predict_on_batch(images), np.asarray(labels)) for images, labels in batches]
-    features, labels = zip(*pairs, strict=True)
+def _features(
+    body: keras.Model, batches: Iterable[tuple[Any, Any]], progress: Callable[[int], None] = lambda done: None
+) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = [], []
+    for done, (images, classes) in enumerate(batches, 1):
+        features.append(body.predict_on_batch(images))
+        labels.append(np.asarray(classes))
+        progress(done)
     return np.concatenate(features), np.concatenate(labels)
 
 
@@ -175,9 +180,12 @@ class _Features:
 
     batch_size = 32
 
-    def __init__(self, body: keras.Model, data: TrainingData, passes: int) -> None:
-        batches = data.train_from(0).take(passes * data.steps_per_epoch)  # each pass is augmented otherwise
-        self.train = _features(body, batches)
+    def __init__(
+        self, body: keras.Model, data: TrainingData, passes: int, progress: Callable[[int, int], None]
+    ) -> None:
+        steps = passes * data.steps_per_epoch
+        batches = itertools.islice(data.train_from(0), steps)  # each pass is augmented otherwise
+        self.train = _features(body, batches, lambda done: progress(done, steps))
         self.val = _features(body, data.val)
 
     @property
