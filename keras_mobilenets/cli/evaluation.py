@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import numpy as np
 from keras_mobilenets.cli.models import Classifier
 from keras_mobilenets.data.images import read_image
 
-KEPT_PICTURES = 512  # at most; what a report may choose its examples from
 BATCH_SIZE = 64
 
 
@@ -23,11 +22,13 @@ class Comparison:
     Attributes:
         labels: (pictures,) the true classes.
         scores: by name of the classifier, (pictures, classes).
-        pictures: the first of the pictures, uint8.
+        kept: indices of the pictures that were kept.
+        pictures: these, uint8.
     """
 
     labels: np.ndarray
     scores: dict[str, np.ndarray]
+    kept: np.ndarray
     pictures: np.ndarray
 
     def accuracy(self, name: str, top: int = 1) -> float:
@@ -51,6 +52,8 @@ class Comparison:
 def compare(
     classifiers: dict[str, Classifier],
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    keep: Collection[int] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
     """Asks all classifiers about all pictures.
@@ -58,23 +61,26 @@ def compare(
     Args:
         classifiers: by name.
         batches: of uint8 pictures and their classes.
+        keep: indices of pictures to keep, to show them.
         progress: called with the number of pictures done.
     """
     scores: dict[str, list[np.ndarray]] = {name: [] for name in classifiers}
-    labels, pictures, done = [], [], 0
+    labels: list[np.ndarray] = []
+    pictures: list[tuple[int, np.ndarray]] = []
+    done = 0
     for images, classes in batches:
         images = np.asarray(images)
         for name, classifier in classifiers.items():
             scores[name].append(classifier.predict(images))
         labels.append(np.asarray(classes))
-        if done < KEPT_PICTURES:
-            pictures.append(images)
+        pictures.extend((done + index, image) for index, image in enumerate(images) if done + index in keep)
         done += len(images)
         progress(done)
     return Comparison(
         np.concatenate(labels),
         {name: np.concatenate(parts) for name, parts in scores.items()},
-        np.concatenate(pictures),
+        np.array([index for index, _ in pictures], int),
+        np.array([image for _, image in pictures], np.uint8),
     )
 
 

@@ -89,20 +89,18 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
 
 def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
     """Pictures with what the integer model said: some of its mistakes, if it made any, and others."""
-    scores = found.scores["tflite"][: len(found.pictures)]
-    wrong = scores.argmax(-1) != found.labels[: len(scores)]
-    mistakes = np.flatnonzero(wrong)[:MISTAKES]
-    right = np.flatnonzero(~wrong)
-    spread = right[np.linspace(0, len(right) - 1, min(EXAMPLES - len(mistakes), len(right))).astype(int)]
+    scores, labels = found.scores["tflite"][found.kept], found.labels[found.kept]
+    wrong = scores.argmax(-1) != labels
+    mistakes = _spread(np.flatnonzero(wrong), MISTAKES)
     examples = []
-    for index in [*spread, *mistakes]:
+    for index in [*_spread(np.flatnonzero(~wrong), EXAMPLES - len(mistakes)), *mistakes]:
         best = np.argsort(-scores[index], kind="stable")[:CHOICES]
         file = io.BytesIO()
         Image.fromarray(found.pictures[index]).save(file, "PNG")
         examples.append(
             {
                 "picture": _data_uri(file.getvalue()),
-                "truth": classes[found.labels[index]],
+                "truth": classes[labels[index]],
                 "wrong": bool(wrong[index]),
                 "choices": [
                     (classes[label], float(scores[index, label]))
@@ -112,6 +110,11 @@ def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
             }
         )
     return examples
+
+
+def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """That many, evenly spaced, so that many classes are among them."""
+    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
 
 
 def _data_uri(png: bytes) -> str:
