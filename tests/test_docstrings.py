@@ -21,7 +21,8 @@ def modules():
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # examples may write files
     module = importlib.import_module(name)
-    public = {name: getattr(keras_mobilenets, name) for name in keras_mobilenets.__all__}
+    part = importlib.import_module(".".join(name.split(".")[:2]))
+    public = {name: getattr(of, name) for of in (keras_mobilenets, part) for name in getattr(of, "__all__", [])}
     names = {"np": np, "keras": keras, **public, **vars(module)}
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS, verbose=False)
     report: list[str] = []

@@ -18,8 +18,9 @@ def quantize_multiplier(real: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Example:
 
-    >>> quantize_multiplier(0.5)
-    (array(1073741824), array(0))
+    >>> mantissa, shift = quantize_multiplier(0.5)
+    >>> int(mantissa), int(shift)
+    (1073741824, 0)
     """
     fraction, shift = np.frexp(np.asarray(real, np.float64))
     mantissa = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
