@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_mobilenets.quantization import FakeQuant, InputQuant, MinMax, MovingAverage, Percentile
-from keras_mobilenets.quantization import fake_quant, fake_quant_kernel
+from keras_mobilenets.quantization import (
+    FakeQuant,
+    InputQuant,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    fake_quant,
+    fake_quant_kernel,
+)
 from keras_mobilenets.quantization.grid import fake_quant_of_operations, nudge
 
 RANGES = [(-1.3, 2.7), (0.0, 6.0), (-0.01, 5.0), (-4.0, 0.0), (-1e-3, 1e-3)]

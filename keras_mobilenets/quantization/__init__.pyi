@@ -4,6 +4,7 @@ from .config import QuantizeAnnotate as QuantizeAnnotate
 from .config import QuantizeConfig as QuantizeConfig
 from .config import QuantWeights as QuantWeights
 from .deploy import deployable as deployable
+from .freezing import FreezeQuantization as FreezeQuantization
 from .grid import fake_quant as fake_quant
 from .grid import fake_quant_kernel as fake_quant_kernel
 from .layers import QuantBatchNormalization as QuantBatchNormalization

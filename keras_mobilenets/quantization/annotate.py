@@ -28,6 +28,7 @@ def quantize_annotate_layer(layer: keras.layers.Layer, quantize_config: Quantize
 
     Example:
 
+    >>> from keras_mobilenets.quantization import is_quantized, quantize_apply
     >>> model = keras.Sequential([
     ...     keras.Input((32,)),
     ...     keras.layers.Dense(16, activation="relu"),

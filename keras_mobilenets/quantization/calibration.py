@@ -30,8 +30,11 @@ def calibrate(model: keras.Model, data: Any, *, steps: int | None = None, batch_
 
     Example:
 
-    >>> quantized = quantize_model(MobileNetV2(weights="imagenet"))
-    >>> calibrate(quantized, train_images.batch(32), steps=10)
+    >>> quantized = quantize_model(MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None))
+    >>> images = np.random.uniform(-1, 1, (16, 32, 32, 3)).astype("float32")
+    >>> calibrate(quantized, images, batch_size=8)
+    >>> quantized.get_layer("conv1_relu_quant").range[0]
+    0.0
     """
     if not is_quantized(model):
         raise ValueError(f"Model {model.name!r} is not quantized. Call quantize_model first.")

@@ -27,8 +27,9 @@ class QuantizeConfig:
         activation_bits: width of the output's integers, 2 to 16; None as `quantize_model` says.
         observer: how the output's range is found; None as `quantize_model` says.
 
-    Example: a user's own layer
+    Example: a layer of one's own
 
+    >>> from keras_mobilenets.quantization import quantize_model
     >>> @keras.saving.register_keras_serializable()
     ... class Scale(keras.layers.Layer):
     ...     def build(self, input_shape):
@@ -51,7 +52,7 @@ class QuantizeConfig:
         observer: str | Observer | None = None,
     ):
         self.weights = dict(weights or {})
-        self.output = output if isinstance(output, bool) else tuple(output)
+        self.output = output if isinstance(output, bool) else (float(output[0]), float(output[1]))
         self.weight_bits = weight_bits
         self.activation_bits = activation_bits
         self.observer = None if observer is None else get_observer(observer)
@@ -92,11 +93,11 @@ class QuantizeAnnotate(keras.layers.Wrapper):
             quantize_config = keras.saving.deserialize_keras_object(quantize_config)
         self.quantize_config = quantize_config
 
-    def call(self, *args, **kwargs):
-        return self.layer(*args, **kwargs)
+    def call(self, inputs, **kwargs):
+        return self.layer(inputs, **kwargs)
 
-    def compute_output_spec(self, *args, **kwargs):
-        return self.layer.compute_output_spec(*args, **kwargs)
+    def compute_output_spec(self, inputs, **kwargs):
+        return self.layer.compute_output_spec(inputs, **kwargs)
 
     def get_config(self):
         config = self.quantize_config and keras.saving.serialize_keras_object(self.quantize_config)
@@ -129,8 +130,8 @@ class QuantWeights(keras.layers.Wrapper):
         self.axes = axes
         self.weight_bits = weight_bits
 
-    def build(self, *args, **kwargs):
-        super().build(*args, **kwargs)
+    def build(self, input_shape=None):
+        super().build(input_shape)
         for name in self.axes:
             if not isinstance(getattr(self.layer, name, None), keras.Variable):
                 raise ValueError(
@@ -147,21 +148,21 @@ class QuantWeights(keras.layers.Wrapper):
             quantized[name] = fake_quant_kernel(weight, axes, self.weight_bits)
         return quantized
 
-    def call(self, *args, **kwargs):
+    def call(self, inputs, **kwargs):
         variables = self.layer.variables
         replaced = {id(getattr(self.layer, name)): value for name, value in self.quantized_weights().items()}
         # The layer reads its variables from the scope, which holds rounded values for some of them ...
         scope = keras.StatelessScope([(v, ops.cast(replaced.get(id(v), v.value), v.dtype)) for v in variables])
         with scope:
-            outputs = self.layer(*args, **kwargs)
+            outputs = self.layer(inputs, **kwargs)
         # ... and writes to it: what it has changed is brought out.
         for variable in variables:
             if id(variable) not in replaced and not variable.trainable:
                 variable.assign(scope.get_current_value(variable))
         return outputs
 
-    def compute_output_spec(self, *args, **kwargs):
-        return self.layer.compute_output_spec(*args, **kwargs)
+    def compute_output_spec(self, inputs, **kwargs):
+        return self.layer.compute_output_spec(inputs, **kwargs)
 
     def get_config(self):
         return {**super().get_config(), "axes": self.axes, "weight_bits": self.weight_bits}

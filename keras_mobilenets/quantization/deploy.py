@@ -81,7 +81,10 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
 
     Example:
 
-    >>> deployable(quantized).summary()
+    >>> quantized = quantize_model(MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None))
+    >>> calibrate(quantized, np.random.uniform(-1, 1, (4, 32, 32, 3)).astype("float32"))
+    >>> any(isinstance(layer, keras.layers.BatchNormalization) for layer in deployable(quantized).layers)
+    False
     """
     if target not in TARGETS:
         raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={target!r}")
@@ -270,7 +273,7 @@ class _Deployment:
         ends_kernel = is_kernel(node) or self._is_folded(node)
         return ends_kernel and reader is not None and isinstance(reader.layer, QuantHardSigmoid)
 
-    def _range_behind(self, node: Node) -> tuple[float, float]:
+    def _range_behind(self, node: Node) -> Any:
         while not isinstance(node.layer, FakeQuant):
             node = node.inputs[0]
         return node.layer.range

@@ -12,7 +12,7 @@ class Node:
     """One application of a layer (or of an operation such as `keras.ops.add`) to the values of other nodes.
 
     Args:
-        layer: the layer or operation; None for an input of the model.
+        layer: the layer or operation; an `InputLayer` for an input of the model.
         args: what it is called with; tensors are nodes.
         kwargs: likewise.
         tensor: the symbolic value of the node in the model that it was read from; None for a node that was added.
@@ -30,11 +30,11 @@ class Node:
 
     @property
     def is_input(self) -> bool:
-        return self.layer is None
+        return isinstance(self.layer, keras.layers.InputLayer)
 
     @property
     def name(self) -> str:
-        return self.tensor.name if self.is_input else self.layer.name
+        return self.layer.name
 
     def substitute(self, replace: Callable[[Node], Any]) -> tuple[tuple, dict[str, Any]]:
         """The arguments with `replace(node)` in place of each node."""
@@ -85,8 +85,9 @@ class Graph:
             add(Node(layer, args, kwargs, tensor))
             return tensor
 
+        layers = {id(layer.output): layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer)}
         for tensor in keras.tree.flatten(model.input):
-            add(Node(None, tensor=tensor))
+            add(Node(layers[id(tensor)], tensor=tensor))
         read = keras.models.clone_model(
             keras.Model(model.input, model.output),
             input_tensors=model.input,

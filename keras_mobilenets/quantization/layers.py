@@ -25,13 +25,14 @@ class QuantKernel(keras.layers.Layer):
         input_quantizer: name of the layer that quantized the inputs. In a `QuantizedModel` the bias is then rounded as
             in the integer model, where it is an int32 in units of input scale times kernel scale.
         bias_offset: what deployment adds to the bias before it is rounded.
+        normalized: whether a batch normalization follows, which rounds the bias that the two come to.
     """
 
     float_class: type[keras.layers.Layer]
     """The layer that this one is without quantization."""
     kernel_axes: tuple[int, ...]
     """The axes of the kernel that share a grid; the others are the output channels."""
-    own_arguments = ("weight_bits", "input_shift", "input_quantizer", "bias_offset")
+    own_arguments = ("weight_bits", "input_shift", "input_quantizer", "bias_offset", "normalized")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class QuantKernel(keras.layers.Layer):
         input_shift: float = 0.0,
         input_quantizer: str | None = None,
         bias_offset: float = 0.0,
+        normalized: bool = False,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -49,6 +51,7 @@ class QuantKernel(keras.layers.Layer):
         self.input_shift = float(input_shift)
         self.input_quantizer = input_quantizer
         self.bias_offset = float(bias_offset)
+        self.normalized = normalized
         self._quantizer: Callable[[], Any] = _nothing
 
     def wire(self, layers: dict[str, Any]) -> None:
@@ -87,8 +90,8 @@ class QuantKernel(keras.layers.Layer):
         outputs = self.linear(inputs, ops.cast(kernel, inputs.dtype))
         if self.use_bias or self.input_shift:
             bias = self.added_bias(kernel)
-            unit = self.bias_unit() if self.use_bias else None  # without a bias, normalization rounds
-            if unit is not None:
+            unit = self.bias_unit()
+            if unit is not None and not self.normalized:
                 bias = bias + rounding(bias + self.bias_offset, unit)
             outputs = outputs + ops.cast(bias, outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
@@ -184,10 +187,12 @@ class QuantBatchNormalization(BatchNormalization):
     Args:
         kernel_layer: name of the layer before it.
         bias_offset: what deployment adds to the bias before it is rounded.
+        inference_only: whether training too uses the moving averages and leaves them as they are, as for a base model
+            that was called with `training=False`.
         **kwargs: of `BatchNormalization`.
 
     Attributes:
-        frozen_statistics: whether training uses the moving averages, as inference does, and leaves them as they are.
+        frozen_statistics: the same, for as long as it is set; not saved.
 
     Input shape: (batch, height, width, channels). Output shape: the same.
 
@@ -198,10 +203,18 @@ class QuantBatchNormalization(BatchNormalization):
     """
 
     float_class = BatchNormalization
-    own_arguments = ("kernel_layer", "bias_offset")
+    own_arguments = ("kernel_layer", "bias_offset", "inference_only")
 
-    def __init__(self, *args: Any, kernel_layer: str | None = None, bias_offset: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        kernel_layer: str | None = None,
+        bias_offset: float = 0.0,
+        inference_only: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
+        self.inference_only = inference_only
         self.kernel_layer = kernel_layer
         self.bias_offset = float(bias_offset)
         self.frozen_statistics = False
@@ -212,7 +225,7 @@ class QuantBatchNormalization(BatchNormalization):
         self._source = _reference(layers, self.kernel_layer)
 
     def call(self, inputs, training=None, mask=None):
-        training = bool(training) and not self.frozen_statistics
+        training = bool(training) and not self.inference_only and not self.frozen_statistics
         source = self._source()
         unit = None if source is None else source.bias_unit()
         if unit is None or (training and self.trainable):

@@ -24,8 +24,10 @@ _ACTIVATIONS = {
     "hard_sigmoid": HardSigmoid,
     "softmax": keras.layers.Softmax,
     "sigmoid": lambda **kwargs: keras.layers.Activation("sigmoid", **kwargs),
+    "silu": lambda **kwargs: keras.layers.Activation("silu", **kwargs),
     "tanh": lambda **kwargs: keras.layers.Activation("tanh", **kwargs),
 }
+_WITH_ACTIVATION = (*KERNEL_LAYERS, keras.layers.SeparableConv2D)
 _UNARY_OPERATIONS = {
     "Relu": "relu",
     "Relu6": "relu6",
@@ -34,6 +36,7 @@ _UNARY_OPERATIONS = {
     "HardSigmoid": "hard_sigmoid",
     "Softmax": "softmax",
     "Sigmoid": "sigmoid",
+    "Silu": "silu",
     "Tanh": "tanh",
 }
 
@@ -54,6 +57,7 @@ def lower(graph: Graph, derived: Callable[[Any, Any], None] = lambda old, new: N
         elif not node.is_input and not isinstance(node.layer, keras.layers.Layer):
             _lower_operation(node)
     _lower_activations(graph, derived)
+    _lower_composed(graph, derived)
     _find_hard_sigmoid(graph)
     _find_hard_swish(graph)
     graph.prune()
@@ -76,9 +80,63 @@ def _lower_activations(graph: Graph, derived: Callable[[Any, Any], None]) -> Non
                 graph.redirect(node, node.inputs[0])
             else:
                 node.layer = activation_of(node.layer, node.layer.name)
-        elif type(node.layer) in KERNEL_LAYERS and _activation_name(node.layer) != "linear":
+        elif (
+            type(node.layer) in (*KERNEL_LAYERS, keras.layers.SeparableConv2D)
+            and _activation_name(node.layer) != "linear"
+        ):
             activation = activation_of(node.layer, f"{node.name}_{_activation_name(node.layer)}")
             graph.insert_after(node, Node(activation, (node,)))
+
+
+def _lower_composed(graph: Graph, derived: Callable[[Any, Any], None]) -> None:
+    """Takes apart what integer runtimes compute in two steps: separable convolutions, and silu."""
+    halves: dict[int, tuple[Any, Any]] = {}
+    for node in list(graph.nodes):
+        layer = node.layer
+        if isinstance(layer, keras.layers.Activation) and _activation_name(layer) == "silu":
+            gate = keras.layers.Activation("sigmoid", name=f"{layer.name}_sigmoid", dtype=layer.dtype_policy)
+            gate_node = Node(gate, node.args)
+            graph.nodes.insert(graph.nodes.index(node), gate_node)
+            node.layer = keras.layers.Multiply(name=layer.name, dtype=layer.dtype_policy)
+            node.args = ([node.inputs[0], gate_node],)
+            new = gate, node.layer
+        elif type(layer) is keras.layers.SeparableConv2D:
+            new = halves.setdefault(id(layer), _split_separable(layer))
+            graph.nodes.insert(graph.nodes.index(node), Node(new[0], node.args))
+            node.layer, node.args = new[1], (graph.nodes[graph.nodes.index(node) - 1],)
+        else:
+            continue
+        for part in new:
+            derived(layer, part)
+
+
+def _split_separable(layer: Any) -> tuple[Any, Any]:
+    shared = {"trainable": layer.trainable, "dtype": layer.dtype_policy}
+    depthwise = keras.layers.DepthwiseConv2D(
+        layer.kernel_size,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation_rate=layer.dilation_rate,
+        depth_multiplier=layer.depth_multiplier,
+        use_bias=False,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        name=f"{layer.name}_depthwise",
+        **shared,
+    )
+    pointwise = keras.layers.Conv2D(
+        layer.filters,
+        1,
+        use_bias=layer.use_bias,
+        kernel_regularizer=layer.pointwise_regularizer,
+        name=layer.name,
+        **shared,
+    )
+    depthwise.build((None, None, None, layer.depthwise_kernel.shape[2]))
+    pointwise.build((None, None, None, layer.pointwise_kernel.shape[2]))
+    depthwise_kernel, *pointwise_weights = layer.get_weights()
+    depthwise.set_weights([depthwise_kernel])
+    pointwise.set_weights(pointwise_weights)
+    return depthwise, pointwise
 
 
 def _activation_name(layer: Any) -> str:

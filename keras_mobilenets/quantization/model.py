@@ -24,7 +24,7 @@ class QuantizedModel(keras.Model):
     Example:
 
     >>> model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None)
-    >>> isinstance(quantize_model(model), keras_mobilenets.quantization.QuantizedModel)
+    >>> isinstance(quantize_model(model), QuantizedModel)
     True
     """
 

@@ -42,8 +42,9 @@ class MovingAverage(Observer):
 
     Example:
 
-    >>> FakeQuant(observer=MovingAverage(decay=0.9)).observer.decay
-    0.9
+    >>> average = MovingAverage(decay=0.9)
+    >>> [float(end) for end in average.merge((0.0, 1.0), (0.0, 3.0), count=1.0)]
+    [0.0, 2.0]
     """
 
     def __init__(self, decay: float = 0.99):
@@ -65,7 +66,8 @@ class MinMax(Observer):
 
     Example:
 
-    >>> calibrated = quantize_model(model, observer=MinMax())
+    >>> [float(end) for end in MinMax().merge((0.0, 1.0), (-1.0, 0.5), count=1.0)]
+    [-1.0, 1.0]
     """
 
     def merge(self, seen, batch, count):
@@ -84,7 +86,8 @@ class Percentile(MovingAverage):
 
     Example:
 
-    >>> calibrated = quantize_model(model, observer=Percentile(99.9))
+    >>> [round(float(end), 4) for end in Percentile(80.0).measure(np.arange(11.0))]
+    [1.0, 9.0]
     """
 
     def __init__(self, percent: float = 99.99, decay: float = 0.99):

@@ -39,7 +39,7 @@ class FakeQuant(keras.layers.Layer):
     Example:
 
     >>> layer = FakeQuant()
-    >>> layer(np.array([0.0, 2.55], "float32"), training=True)
+    >>> _ = layer(np.array([0.0, 2.55], "float32"), training=True)
     >>> layer(np.array([0.016, 3.0], "float32")).numpy()
     array([0.02, 2.55], dtype=float32)
     """
@@ -60,7 +60,7 @@ class FakeQuant(keras.layers.Layer):
             raise ValueError(f"`fixed_range` must be (low, high) around 0. Received: fixed_range={fixed_range}")
         self.bits = bits
         self.symmetric = symmetric
-        self.fixed_range = None if fixed_range is None else tuple(float(end) for end in fixed_range)
+        self.fixed_range = None if fixed_range is None else (float(fixed_range[0]), float(fixed_range[1]))
         self.observer = get_observer(observer)
         self.in_training = in_training
         self.calibrating = False
@@ -81,7 +81,8 @@ class FakeQuant(keras.layers.Layer):
             return inputs
         values = ops.cast(inputs, "float32")
         if self.fixed_range is not None:
-            return ops.cast(fake_quant(values, *self.fixed_range, self.bits), inputs.dtype)
+            low, high = self.fixed_range
+            return ops.cast(fake_quant(values, low, high, self.bits), inputs.dtype)
         if self.calibrating:
             if observe:
                 self.observe(values)
@@ -168,8 +169,8 @@ class InputQuant(keras.layers.Layer):
     Example:
 
     >>> layer = InputQuant(-1.0, 1.0)
-    >>> (layer(np.array([-1.0, 0.1, 1.0], "float32")) + layer.shift).numpy()
-    array([-1.        ,  0.09803927,  1.        ], dtype=float32)
+    >>> (layer(np.array([-1.0, 0.1, 1.0], "float32")) + layer.shift).numpy().round(4)
+    array([-1.   ,  0.098,  1.   ], dtype=float32)
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from keras_mobilenets.quantization.plan import Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.rewriter import Copies, InputRange, Rewriter, Settings
 
-_FLOAT: dict[type, type] = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish}
+_FLOAT: dict[type, Any] = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish}
 
 
 def quantize_model(
@@ -110,6 +110,7 @@ def quantize_apply(model: keras.Model, **settings: Any) -> keras.Model:
 
     Example:
 
+    >>> from keras_mobilenets.quantization import quantize_annotate_layer
     >>> def annotate(layer):
     ...     return quantize_annotate_layer(layer) if isinstance(layer, keras.layers.Dense) else layer
     >>> inputs = keras.Input((32,))

@@ -117,6 +117,8 @@ class Rewriter:
             config |= {"weight_bits": self.weight_bits(node), **self.surroundings(node)}
             return _QUANTIZED[type(layer)].from_config(config)
         if role is Role.NORM:
+            # Keras drops a `training=False` of the call when the model around it is trained.
+            config |= {"inference_only": node.kwargs.get("training") is False}
             config |= {"kernel_layer": node.inputs[0].name, "bias_offset": self.bias_offset(node)}
             return QuantBatchNormalization.from_config(config)
         if role is Role.HARD_SIGMOID:
@@ -149,6 +151,7 @@ class Rewriter:
             "input_quantizer": quantizer and quantizer.name,
             "input_shift": quantizer.shift if isinstance(quantizer, InputQuant) else 0.0,
             "bias_offset": self.bias_offset(node),
+            "normalized": self.plan.fuses(node) and self.plan.roles[self.plan.consumers[node][0]] is Role.NORM,
         }
 
     def bias_offset(self, node: Node) -> float:

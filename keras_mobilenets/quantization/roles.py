@@ -74,7 +74,7 @@ _OPERATION_ROLES = {"Reshape": Role.MOVE, "Squeeze": Role.MOVE, "ExpandDims": Ro
 
 def role_of(layer: Any) -> Role | None:
     """The role of a layer; None where it is not known."""
-    if layer is None:
+    if isinstance(layer, _L.InputLayer):
         return Role.INPUT
     if type(layer) in KERNEL_LAYERS:
         return Role.KERNEL
