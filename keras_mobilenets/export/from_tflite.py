@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.applications import MobileNet, MobileNetV2
+from keras_mobilenets.export.border import with_plain_border
 from keras_mobilenets.export.graph import Graph, Operator, Tensor, read_tflite
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, take_images
 from keras_mobilenets.layers import inline, make_divisible
@@ -82,7 +83,7 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
     (64, 1001)
     """
     name = "these bytes" if isinstance(source, bytes) else str(source)
-    graph = read_tflite(source).graph
+    graph = with_plain_border(read_tflite(source).graph)
     taken = None if images is None else take_images(images, CALIBRATION_IMAGES)
     try:
         operators = _operators(graph)

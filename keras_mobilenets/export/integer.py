@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.export import conversion
+from keras_mobilenets.export.border import with_plain_border
 from keras_mobilenets.export.graph import Graph, Operator, Tensor, read_tflite
 from keras_mobilenets.export.integer_layers import (
     EXACT,
@@ -58,7 +59,7 @@ def integer_model(
     """
     if kernels not in KERNELS:
         raise ValueError(f"`kernels` must be one of {KERNELS}. Received: kernels={kernels!r}")
-    graph = read_tflite(_exported(source)).graph
+    graph = with_plain_border(read_tflite(_exported(source)).graph)
     return _Builder(graph, kernels).build(logits)
 
 
