@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_mobilenets.export.border import quicken
 from keras_mobilenets.export.graph import IDENTIFIER, schema, unpack
+from keras_mobilenets.export.hybrid import float_depthwise
 
 SIGNATURE = "serving_default"
 ALIGNMENT = 16  # schema.fbs asks for it (force_align), and microcontrollers read weights where they lie
@@ -79,6 +80,7 @@ def slim(
         The content of the new file.
     """
     model = unpack(content)
+    float_depthwise(model)
     if fast_pixels:
         quicken(model)
     known = set(layer_names)
