@@ -10,6 +10,7 @@ from keras_mobilenets.cli import progress
 from keras_mobilenets.cli.models import load_keras, saved_labels
 from keras_mobilenets.data import load as load_data
 from keras_mobilenets.export import export_tflite
+from keras_mobilenets.export.conversion import require_tensorflow
 from keras_mobilenets.export.samples import normalization_of
 from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
 from keras_mobilenets.training import fit, freeze_normalization
@@ -20,6 +21,7 @@ LEARNING_RATE = 2e-5  # the model is trained already
 
 def quantize(model: Path, output: Path, *, data: str, epochs: int, batch_size: int, seed: int) -> None:
     """Calibrates a float classifier, trains it quantization-aware if asked to, and writes the integer file."""
+    require_tensorflow()
     keras.utils.set_random_seed(seed)
     given = load_keras(model)
     if is_quantized(given):

@@ -21,6 +21,7 @@ from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
 from keras_mobilenets.export import audit, export_tflite
+from keras_mobilenets.export.conversion import require_tensorflow
 from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.training import Checkpoint, build_classifier, fit, fit_head, freeze_normalization
 from keras_mobilenets.utils import atomic_path
@@ -44,6 +45,7 @@ class Job:
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
+        require_tensorflow()  # before hours of training: the conversion at the end runs on no other backend
         self.folder = folder
         self.settings = settings
         self.rates = FROM_SCRATCH if settings.weights is None else FROM_WEIGHTS

@@ -56,7 +56,7 @@ class Settings:
 
 
 def _is_path(value: str | None) -> bool:
-    return value is not None and Path(value).exists()
+    return value not in (None, "imagenet") and Path(value).exists()
 
 
 def start(output: Path | None, given: dict[str, Any], typed: Sequence[str], *, resume: bool) -> tuple[Path, Settings]:
