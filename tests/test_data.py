@@ -186,6 +186,38 @@ def test_epochs_depend_on_their_number_alone(folder):
     assert passes[0].shape == (8, 16, 16, 3) and not np.array_equal(*passes)
 
 
+def test_batches_are_preprocessed_and_counted(folder):
+    plain = load(folder, image_size=16, batch_size=4)
+    scaled = load(folder, image_size=16, batch_size=4, preprocess=lambda images: images / 127.5 - 1)
+    assert plain.train.cardinality() == plain.steps_per_epoch == 2
+    for before, after in ((plain.val, scaled.val), (plain.train, scaled.train)):
+        images, labels = next(iter(before))
+        expected = np.asarray(images, np.float32) / 127.5 - 1
+        found, same_labels = next(iter(after))
+        # TensorFlow may divide by multiplying with the inverse: one rounding apart.
+        assert np.allclose(found, expected, atol=1e-6) and np.array_equal(labels, same_labels)
+
+
+def test_image_size_follows_the_pictures(folder):
+    assert load(folder).image_size == (32, 32)
+    for path in folder.rglob("*.jpg"):
+        picture(100, 120).save(path)
+    assert load(folder).image_size == (160, 160)
+
+
+def test_thumbnails_are_shifted_and_photographs_cropped(folder):
+    """A white thumbnail shows the black that it was moved away from; of a photograph, only parts of it are shown."""
+    for path in folder.rglob("*.jpg"):
+        Image.new("RGB", (32, 32), "white").save(path)
+    images, _ = next(iter(load(folder, image_size=32, batch_size=8).train))
+    dark_rows = [int((image[:, 16, 0] < 128).sum()) for image in np.asarray(images)]
+    assert max(dark_rows) in (1, 2)  # a sixteenth of 32 pixels at most
+    for path in folder.rglob("*.jpg"):
+        Image.new("RGB", (100, 100), "white").save(path)
+    images, _ = next(iter(load(folder, image_size=32, batch_size=8).train))
+    assert np.asarray(images).min() > 250
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif"])
 def test_training_and_evaluation_decode_alike(tmp_path, kind):
     for name in ("ant", "bee"):
