@@ -1,5 +1,6 @@
 """The README's code runs as it stands, in order, in one session; its test command is the one that CI runs."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 @pytest.fixture
 def imagenet_cache(tmp_path, monkeypatch):
     """A weights file of keras.applications' name and layout where `weights="imagenet"` looks first: no network."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.utils, "get_file", functools.partial(keras.utils.get_file, cache_dir=tmp_path))
     (tmp_path / "models").mkdir()
     theirs = keras.applications.MobileNetV2(alpha=0.35, input_shape=(96, 96, 3), include_top=False, weights=None)
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_96_no_top.h5"

@@ -112,10 +112,10 @@ class _Builder:
             if logits and operator.name == "SOFTMAX":
                 self.values[operator.outputs[0]] = self.values[operator.inputs[0]]
                 tensor = self.graph.tensors[operator.inputs[0]]
-                return keras.Model(inputs, self._output(tensor))
+                return keras.Model(_one_or_all(inputs), self._output(tensor))
             self._add(operator)
         outputs = [self._output(self.graph.tensors[index]) for index in self.graph.outputs]
-        return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0])
+        return keras.Model(_one_or_all(inputs), _one_or_all(outputs))
 
     def _input(self, tensor: Tensor) -> Any:
         quantization = _quantization(tensor)
@@ -161,7 +161,7 @@ class _Builder:
         """What a tensor holds less its zero point: computed, or a constant."""
         if tensor.data is None:
             return self.values[tensor.index]
-        return tensor.data.astype("float32") - np.float32(tensor.zero_points[0])
+        return _centered(tensor)
 
     def convolution(self, operator: Operator, operands: list[Tensor], output: Tensor, common: dict) -> Any:
         """CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED."""
@@ -176,13 +176,13 @@ class _Builder:
         else:
             kernel = kernel.transpose(1, 2, 3, 0)
         outputs = output.shape[-1]
-        bias = operands[2].data if len(operands) > 2 else np.zeros(outputs, "int32")
+        bias = np.asarray(operands[2].data if len(operands) > 2 else np.zeros(outputs), "int32")
         options = operator.options
         bounds = [0, 0] if depthwise else split_channels(kernel, self.largest[source.index])
         sums = np.abs(kernel).reshape(-1, outputs).sum(0) * self.largest[source.index] + np.abs(bias.astype("float64"))
         layer = IntegerConvolution(
             **{**common, "inputs": common["inputs"][:1]},
-            kernel_shape=kernel.shape,
+            kernel_shape=list(kernel.shape),
             depthwise=depthwise,
             strides=[options.get("stride_h", 1), options.get("stride_w", 1)],
             dilation_rate=[options.get("dilation_h_factor", 1), options.get("dilation_w_factor", 1)],
@@ -202,12 +202,17 @@ class _Builder:
         return keras.layers.Reshape((outputs,), name=f"op_{operator.index}_row")(result)
 
     def binary(self, operator: Operator, operands: list[Tensor], output: Tensor, common: dict) -> Any:
-        layer = {"ADD": IntegerAdd, "MUL": IntegerMultiply}[operator.name](**common)
-        return layer([self.value(tensor) for tensor in operands])
+        make = {"ADD": IntegerAdd, "MUL": IntegerMultiply}[operator.name]
+        constants = [tensor for tensor in operands if tensor.is_constant]
+        if not constants:
+            return make(**common)([self.value(tensor) for tensor in operands])
+        if operands[0].is_constant:  # both operations commute
+            operands, common = operands[::-1], {**common, "inputs": common["inputs"][::-1]}
+        return make(**common, constant=self.value(constants[0]).tolist())(self.value(operands[0]))
 
     def mean(self, operator: Operator, operands: list[Tensor], output: Tensor, common: dict) -> Any:
         source, axes = operands
-        if sorted(np.atleast_1d(axes.data) % len(source.shape)) != [1, 2]:
+        if sorted(np.atleast_1d(np.asarray(axes.data)) % len(source.shape)) != [1, 2]:
             raise ValueError(f"Operation {operator.index}, MEAN, is not over height and width.")
         return self._mean(source, output, common)
 
@@ -223,7 +228,7 @@ class _Builder:
         return IntegerMean(**common, keepdims=len(output.shape) == 4, count=count)(self.value(source))
 
     def reshape(self, operator: Operator, operands: list[Tensor], output: Tensor, common: dict) -> Any:
-        return IntegerReshape(**common, target_shape=output.shape[1:])(self.value(operands[0]))
+        return IntegerReshape(**common, target_shape=list(output.shape[1:]))(self.value(operands[0]))
 
     def softmax(self, operator: Operator, operands: list[Tensor], output: Tensor, common: dict) -> Any:
         return IntegerSoftmax(**common, beta=operator.options.get("beta", 1.0))(self.value(operands[0]))
@@ -247,6 +252,10 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _one_or_all(tensors: list[Any]) -> Any:
+    return tensors if len(tensors) > 1 else tensors[0]
+
+
 def _quantization(tensor: Tensor) -> Quantization:
     if len(tensor.scales) != 1 or tensor.dtype not in ("int8", "uint8", "int16"):
         raise ValueError(
@@ -257,10 +266,10 @@ def _quantization(tensor: Tensor) -> Quantization:
 
 
 def _centered(weights: Tensor) -> np.ndarray:
-    """A kernel's integers less their zero points, which only old uint8 files have other than 0."""
+    """A constant's integers less their zero points."""
     zero_points = weights.zero_points
     if len(zero_points) > 1:
         shape = [1] * len(weights.shape)
         shape[weights.quantized_dimension] = -1
         zero_points = zero_points.reshape(shape)
-    return weights.data.astype("float32") - zero_points.astype("float32")
+    return np.asarray(weights.data, "float32") - zero_points.astype("float32")

@@ -80,7 +80,7 @@ class IntegerOperation(keras.layers.Layer):
     def multiplier_to_output(self, *factors: Any) -> Any:
         """The product of scales over the output's scale, in the precision and the form in which `kernels` hold it."""
         kind = np.float64 if self.kernels == "reference" else np.float32
-        product = kind(1)
+        product: Any = kind(1)
         for factor in factors:
             product = product * np.asarray(factor, kind)
         real = product / kind(self.output_quantization.scale)
@@ -199,36 +199,54 @@ class IntegerConvolution(IntegerOperation):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-@keras.saving.register_keras_serializable(package="keras_mobilenets")
-class IntegerAdd(IntegerOperation):
-    """The sum of two tensors, or of a tensor and a constant, each of its own scale."""
+class IntegerBinary(IntegerOperation):
+    """An operation of two tensors, each of its own scale, or of a tensor and a constant.
 
-    def call(self, inputs):
-        left, right = inputs
-        scales = [one.scale for one in self.inputs_quantization]
-        if self.kernels == "reference":
-            return self.clamp(fixed_point.add(left, right, *scales, self.output_quantization.scale))
-        return self.clamp(fixed_point.xnnpack_add(left, right, *scales, self.output_quantization.scale))
+    Args:
+        constant: the second operand less its zero point, as nested lists; None where both are tensors.
+        **kwargs: of `IntegerOperation`; `inputs` in the order of the operands.
+    """
 
-    def compute_output_shape(self, input_shape):
-        return tuple(np.broadcast_shapes(*[tuple(size or -1 for size in one) for one in input_shape]))
+    def __init__(self, *, constant: Any = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.constant = constant
+
+    def operands(self, inputs: Any) -> tuple[Any, Any]:
+        """Both operands."""
+        return tuple(inputs) if self.constant is None else (inputs, np.asarray(self.constant, "float32"))
+
+    @property
+    def scales(self) -> list[float]:
+        """Of both operands."""
+        return [one.scale for one in self.inputs_quantization]
 
     def compute_output_spec(self, inputs):
-        return keras.KerasTensor(_broadcast(*(one.shape for one in inputs)), dtype="float32")
+        left, right = self.operands(inputs)
+        return keras.KerasTensor(_broadcast(left.shape, right.shape), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "constant": self.constant}
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class IntegerMultiply(IntegerOperation):
-    """The product of two tensors, or of a tensor and a constant."""
+class IntegerAdd(IntegerBinary):
+    """The sum."""
 
     def call(self, inputs):
-        left, right = inputs
-        scales = [one.scale for one in self.inputs_quantization]
+        left, right = self.operands(inputs)
+        add = fixed_point.add if self.kernels == "reference" else fixed_point.xnnpack_add
+        first, second = self.scales
+        return self.clamp(add(left, right, first, second, self.output_quantization.scale))
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class IntegerMultiply(IntegerBinary):
+    """The product."""
+
+    def call(self, inputs):
+        left, right = self.operands(inputs)
         # In int32, through which TensorFlow's graph optimizer cannot move the multiplier to one of the factors.
-        return self.requantize(ops.cast(left * right, "int32"), self.multiplier_to_output(*scales))
-
-    def compute_output_spec(self, inputs):
-        return keras.KerasTensor(_broadcast(*(one.shape for one in inputs)), dtype="float32")
+        return self.requantize(ops.cast(left * right, "int32"), self.multiplier_to_output(*self.scales))
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
