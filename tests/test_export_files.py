@@ -143,6 +143,15 @@ def test_audit_counts(path):
     assert found.is_integer and found.depthwise_per_channel and found.conversions_inside == ()
 
 
+def test_audit_says_what_a_target_lacks(tmp_path):
+    model, path = tiny(activation="hard_swish"), tmp_path / "m.tflite"
+    export_tflite(model, path, quantize="int8", calibration=images(16), target="tflite-micro", verbose=False)
+    found = audit(path)
+    assert found.operations["HARD_SWISH"] == 4
+    assert found.lacking == {"tflite-micro": (), "edgetpu": ("HARD_SWISH",)}
+    assert ("edgetpu", "lacks HARD_SWISH") in list(found.rows())
+
+
 def test_audit_names_what_is_float(tmp_path):
     export_tflite(tiny(), tmp_path / "float.tflite", verbose=False)
     found = audit(tmp_path / "float.tflite")

@@ -15,6 +15,7 @@ from keras_mobilenets.export.arena import arena_bytes
 from keras_mobilenets.export.graph import Graph, Operator, Tensor, read_bytes, read_tflite
 from keras_mobilenets.export.runner import make_interpreter
 from keras_mobilenets.export.sizes import KERNEL_OPERATIONS, bytes_by_use
+from keras_mobilenets.export.targets import lacking
 
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
@@ -36,6 +37,7 @@ class Audit:
         bytes_by_use: the same, by what it is spent on.
         arena_bytes: for the tensors that are alive at the same time: see `arena_bytes`.
         madds: multiply-accumulates of one run, convolutions and dense layers.
+        lacking: for microcontrollers ("tflite-micro") and "edgetpu" the operations that they do not have.
     """
 
     operations: dict[str, int]
@@ -51,6 +53,7 @@ class Audit:
     bytes_by_use: dict[str, int]
     arena_bytes: int
     madds: int
+    lacking: dict[str, tuple[str, ...]]
 
     @property
     def is_integer(self) -> bool:
@@ -76,6 +79,9 @@ class Audit:
         uses = ", ".join(f"{use} {size:,}" for use, size in self.bytes_by_use.items() if size)
         yield "size", f"{self.size_bytes:,} bytes ({uses})"
         yield "arena", f"{self.arena_bytes:,} bytes"
+        if self.is_integer:
+            for target, names in self.lacking.items():
+                yield target, f"lacks {', '.join(names)}" if names else "has all operations"
         yield "MAdds", f"{self.madds / 1e6:,.1f} M"
 
     def _what_is_float(self) -> str:
@@ -128,6 +134,7 @@ def audit(source: str | os.PathLike[str] | bytes) -> Audit:
         bytes_by_use=bytes_by_use(content, file),
         arena_bytes=arena_bytes(main),
         madds=sum(_madds(graph, operator) for graph, operator in found),
+        lacking=lacking(operator.name for _, operator in found),
     )
 
 
@@ -199,9 +206,9 @@ def _partitions(content: bytes, graph: Graph) -> tuple[int | None, tuple[str, ..
 def _madds(graph: Graph, operator: Operator) -> int:
     if operator.name not in KERNEL_OPERATIONS:
         return 0
-    kernel, result = graph.operands(operator)[1], graph.results(operator)[0]
+    kernel, result = graph.operand(operator, 1), graph.results(operator)[0]
     if operator.name == "TRANSPOSE_CONV":  # each input element meets the whole kernel of its channel
-        return graph.operands(operator)[2].size * kernel.size // kernel.shape[-1]
+        return graph.operand(operator, 2).size * kernel.size // kernel.shape[-1]
     per_output = kernel.size // kernel.shape[-1 if operator.name == "DEPTHWISE_CONV_2D" else 0]
     return result.size * per_output
 

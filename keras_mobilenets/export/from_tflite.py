@@ -148,7 +148,7 @@ def _matching_model(graph: Graph, operators: list[Operator]) -> keras.Model:
 def _step(graph: Graph, operator: Operator) -> Step:
     options, kind = operator.options, KINDS[operator.name]
     shape = () if kind == "addition" else _without_ones(_keras_kernel(graph, operator).shape)
-    strides = (options.get("stride_h", 1), options.get("stride_w", 1))
+    strides: tuple[int, ...] = (options.get("stride_h", 1), options.get("stride_w", 1))
     if len(shape) > 2:
         dilation = (options.get("dilation_h_factor", 1), options.get("dilation_w_factor", 1))
         if options.get("padding") != "SAME" or dilation != (1, 1):
@@ -198,7 +198,7 @@ def _behind_moves(graph: Graph, index: int) -> int:
 
 
 def _keras_kernel(graph: Graph, operator: Operator) -> np.ndarray:
-    values = graph.operands(operator)[1].dequantized()
+    values = graph.operand(operator, 1).dequantized()
     # The file has (out, height, width, in), for depthwise (1, height, width, channels), for dense (out, in).
     return values.T if values.ndim == 2 else np.transpose(values, (1, 2, 3, 0))
 
@@ -215,7 +215,7 @@ def _set_weights(model: keras.Model, graph: Graph, operators: list[Operator]) ->
         kernel = _keras_kernel(graph, operator)
         bias = _bias(graph, operator)
         if position == 0:
-            kernel, bias = _for_normalized_pixels(graph.operands(operator)[0], kernel, bias)
+            kernel, bias = _for_normalized_pixels(graph.operand(operator, 0), kernel, bias)
         weights = [kernel.reshape(layer.kernel.shape)]
         layer.set_weights([*weights, bias] if layer.use_bias else weights)
         if norm is not None:

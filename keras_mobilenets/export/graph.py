@@ -118,6 +118,10 @@ class Graph:
         """The tensors an operator reads; None for an optional one that it does without."""
         return [self.tensors[index] if index >= 0 else None for index in operator.inputs]
 
+    def operand(self, operator: Operator, place: int) -> Tensor:
+        """The tensor that an operator reads at a place where it must read one."""
+        return self.tensors[operator.inputs[place]]
+
     def results(self, operator: Operator) -> list[Tensor]:
         """The tensors an operator writes."""
         return [self.tensors[index] for index in operator.outputs]
@@ -168,12 +172,12 @@ class TFLiteFile:
 
 def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
     """The content of a file, or `source` itself if it is bytes, once it is known to begin as a `.tflite` does."""
-    content, name = (source, "these bytes") if isinstance(source, bytes) else (None, str(source))
-    if content is None:
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"No such .tflite file: {name}")
-        content = path.read_bytes()
+    if isinstance(source, bytes):
+        content, name = source, "these bytes"
+    elif not Path(source).is_file():
+        raise FileNotFoundError(f"No such .tflite file: {source}")
+    else:
+        content, name = Path(source).read_bytes(), str(source)
     if len(content) < 8 or content[4:8] != IDENTIFIER:
         raise ValueError(f"{name}: not a .tflite file ({len(content)} bytes that do not carry its mark, 'TFL3').")
     return content

@@ -20,10 +20,10 @@ def float_depthwise(model: Any) -> None:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
             number = max(code.builtinCode, code.deprecatedBuiltinCode)
-            kernel = graph.tensors[operator.inputs[1]] if len(operator.inputs) > 1 else None
-            if number != schema.BuiltinOperator.DEPTHWISE_CONV_2D or kernel.type != schema.TensorType.INT8:
+            if number != schema.BuiltinOperator.DEPTHWISE_CONV_2D:
                 continue
-            if graph.tensors[operator.inputs[0]].type != schema.TensorType.FLOAT32:
+            inputs, kernel = (graph.tensors[index] for index in operator.inputs[:2])
+            if (inputs.type, kernel.type) != (schema.TensorType.FLOAT32, schema.TensorType.INT8):
                 continue
             integers = np.asarray(model.buffers[kernel.buffer].data).view(np.int8).reshape(kernel.shape)
             values = integers * np.asarray(kernel.quantization.scale, np.float32)  # channels are the last axis

@@ -85,7 +85,7 @@ class TFLiteModel:
             raise ValueError(
                 "This file does not say how pixels are normalized. Pass float images, as the model takes them."
             )
-        values = self.normalization(images) if pixels else images
+        values = self.normalization(images) if pixels and self.normalization is not None else images
         if self._input.is_float:
             return values.astype(self.input_dtype)
         if self.normalization is not None and self.input_dtype in ("uint8", "int8"):

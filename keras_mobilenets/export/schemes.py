@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -62,9 +62,9 @@ def convert(
         flat = deployable(reference, target=target)
     else:
         flat = reference = conversion.flat_float32(strip_quantization(model) if quantized else model, shape)
-    samples: np.ndarray | tuple = ()
+    samples: Sequence[np.ndarray] = ()
     if scheme == "int16x8":
-        samples, flat = calibration(), conversion.without_hard_swish(flat)
+        samples, flat = list(calibration()), conversion.without_hard_swish(flat)
     content = conversion.convert(flat, shape, scheme=scheme, input_dtype=input_dtype, samples=samples)
     names = tuple(layer.name for layer in flat.layers)
     return Converted(content, scheme, reference, scheme == "int8" and not quantized, names)

@@ -168,7 +168,7 @@ def _sign(model: Any, output_names: list[str]) -> None:
     graph.outputs = np.array(sorted(graph.outputs, key=lambda index: _trailing_number(made.get(index, ""))), np.int32)
     if len(output_names) != len(graph.outputs):
         output_names = [f"output_{number}" for number in range(len(graph.outputs))]
-    inputs = []
+    inputs: list[Any] = []
     for index in map(int, graph.inputs):
         name = re.sub(r"^serving_default_|:\d+$", "", graph.tensors[index].name or f"input_{len(inputs)}")
         graph.tensors[index].name = name
@@ -181,8 +181,8 @@ def _sign(model: Any, output_names: list[str]) -> None:
 
 
 def _trailing_number(name: str) -> int:
-    digits = re.search(r"\d*$", name).group()
-    return int(digits) if digits else 0
+    digits = re.search(r"\d+$", name)
+    return int(digits.group()) if digits else 0
 
 
 def _share_buffers(model: Any) -> None:
