@@ -150,6 +150,8 @@ def test_audit_says_what_a_target_lacks(tmp_path):
     assert found.operations["HARD_SWISH"] == 4
     assert found.lacking == {"tflite-micro": (), "edgetpu": ("HARD_SWISH",)}
     assert ("edgetpu", "lacks HARD_SWISH") in list(found.rows())
+    export_tflite(tiny(), path, quantize="int8", calibration=images(16), target="xnnpack", verbose=False)
+    assert audit(path).lacking == {"tflite-micro": ("CAST of uint8",), "edgetpu": ("CAST of uint8",)}
 
 
 def test_audit_names_what_is_float(tmp_path):
