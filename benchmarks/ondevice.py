@@ -283,6 +283,7 @@ def plot(path: Path, results: list[Result], threads: int) -> None:
         color = "tab:red" if peer == OURS else f"C{number + (number >= 3)}"
         drawn = axes.bar(places, [one.ratio for one in bars.values()], width, label=peer, color=color)
         axes.bar_label(drawn, [f"{one.median_ms:.2f}" for one in bars.values()], fontsize=6, rotation=90, padding=2)
+    axes.margins(y=0.1)
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("latency against keras.applications int8")

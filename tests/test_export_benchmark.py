@@ -1,0 +1,54 @@
+"""The committed measurement says what the documentation claims of it (benchmarks/ondevice.csv, one thread)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "ondevice.csv"
+OURS = "keras_mobilenets int8"
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, dict[str, dict[str, float]]]:
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    with RESULTS.open() as file:
+        for row in csv.DictReader(file):
+            if row["threads"] == "1":
+                numbers = {name: float(row[name]) for name in ("median_ms", "size_bytes")}
+                table.setdefault(row["architecture"], {})[row["peer"]] = numbers
+    return table
+
+
+@pytest.mark.parametrize(
+    ("architecture", "peer", "ratio"),
+    [
+        ("V3 Small 224", "keras.applications int8", 0.30),
+        ("V3 Large 224", "keras.applications int8", 0.37),
+        ("V1 0.25 128", "keras.applications int8", 1.0),
+        ("V1 0.5 160", "keras.applications int8", 1.0),
+        ("V1 1.0 224", "keras.applications int8", 1.0),
+        ("V2 1.0 224", "keras.applications int8", 1.0),
+        ("V1 0.25 128", "Google uint8", 0.72),
+        ("V1 0.5 160", "Google uint8", 0.55),
+        ("V2 1.0 224", "Google uint8", 0.55),
+        ("V2 1.0 224", "Google int8", 1.0),
+    ],
+)
+def test_latency(results, architecture, peer, ratio):
+    peers = results[architecture]
+    assert peers[OURS]["median_ms"] <= ratio * peers[peer]["median_ms"]
+
+
+def test_integer_beats_float_and_onnx_runtime_everywhere(results):
+    assert len(results) == 6
+    for peers in results.values():
+        for peer in ("keras_mobilenets float", "ONNX Runtime int8"):
+            assert peers[OURS]["median_ms"] < peers[peer]["median_ms"]
+
+
+def test_integer_files_are_smaller_than_keras_applications(results):
+    for peers in results.values():
+        assert peers[OURS]["size_bytes"] < peers["keras.applications int8"]["size_bytes"]
