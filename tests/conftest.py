@@ -32,7 +32,7 @@ def testdata() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def rng() -> np.random.Generator:
     """Seeded random numbers for inputs whose values do not matter."""
     return np.random.default_rng(0)
