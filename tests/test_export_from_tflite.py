@@ -123,10 +123,10 @@ def test_other_strides_and_another_order_are_refused(exported):
 @pytest.mark.parametrize(
     ("name", "agreement"),
     [
-        # Measured on all 500: .934, .942, .988, .976. The rest is the files' own rounding of feature maps, which the
-        # float model does not do; XNNPACK and the plain kernels agree on .960, .968, .988, .976 of them.
-        ("mobilenet_v1_0.25_128_quant", 0.90),
-        ("mobilenet_v1_0.5_160_quant", 0.91),
+        # Measured on all 500: .966, .970, .990, .986. The rest is the files' own rounding of feature maps, which the
+        # float model does not do; XNNPACK and the plain kernels give .960, .968, .988, .976 of them the same answer.
+        ("mobilenet_v1_0.25_128_quant", 0.93),
+        ("mobilenet_v1_0.5_160_quant", 0.94),
         ("mobilenet_v2_1.0_224_quant", 0.97),
         ("tf2_mobilenet_v2_1.0_224_ptq", 0.95),
     ],
@@ -136,5 +136,7 @@ def test_published_files(testdata, name, agreement):
     original, model = TFLiteModel(file), from_tflite(file)
     photographs = sorted((testdata / "data" / "imagenet_sample").glob("*.jpg"))[::5]
     pixels = np.stack([read_image(path, original.input_shape[0]) for path in photographs])
-    answers = model.predict(pixels / np.float32(127.5) - 1, batch_size=25, verbose=0)
-    assert np.mean(answers.argmax(-1) == original.predict(pixels).argmax(-1)) >= agreement
+    answers = model.predict(pixels / np.float32(127.5) - 1, batch_size=25, verbose=0).argmax(-1)
+    scores = original.predict(pixels)
+    # Probabilities in steps of 1/256 tie for the first place on one image in twenty: any of them is the file's answer.
+    assert np.mean(scores[np.arange(len(scores)), answers] == scores.max(-1)) >= agreement

@@ -110,8 +110,11 @@ def audit(source: str | os.PathLike[str] | bytes) -> Audit:
 
     Example:
 
-    >>> audit("model.tflite").is_integer                                              # doctest: +SKIP
-    True
+    >>> layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 8), keras.layers.Flatten(), keras.layers.Softmax()]
+    >>> model = keras.Sequential(layers, name="cat_or_dog")
+    >>> _ = export_tflite(model, "model.tflite", verbose=False)
+    >>> audit("model.tflite").operations
+    {'CONV_2D': 1, 'RESHAPE': 1, 'SOFTMAX': 1}
     """
     file = read_tflite(source)
     content = read_bytes(source)

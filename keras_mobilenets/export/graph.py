@@ -206,9 +206,11 @@ def read_tflite(source: str | os.PathLike[str] | bytes) -> TFLiteFile:
 
     Example:
 
-    >>> file = read_tflite("model.tflite")                                            # doctest: +SKIP
-    >>> [operator.name for operator in file.graph.operators]                          # doctest: +SKIP
-    ['CONV_2D', 'DEPTHWISE_CONV_2D', ...]
+    >>> layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 8), keras.layers.Flatten(), keras.layers.Softmax()]
+    >>> model = keras.Sequential(layers, name="cat_or_dog")
+    >>> _ = export_tflite(model, "model.tflite", verbose=False)
+    >>> [operator.name for operator in read_tflite("model.tflite").graph.operators]
+    ['CONV_2D', 'RESHAPE', 'SOFTMAX']
     """
     content = read_bytes(source)
     name = "these bytes" if isinstance(source, bytes) else str(source)

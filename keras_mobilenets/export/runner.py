@@ -31,8 +31,11 @@ class TFLiteModel:
 
     Example:
 
-    >>> model = TFLiteModel("model.tflite")                                           # doctest: +SKIP
-    >>> model.predict(pixels).argmax(-1)                                              # doctest: +SKIP
+    >>> layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 8), keras.layers.Flatten(), keras.layers.Softmax()]
+    >>> model = keras.Sequential(layers, name="cat_or_dog")
+    >>> _ = export_tflite(model, "model.tflite", verbose=False)
+    >>> TFLiteModel("model.tflite").predict(np.zeros((5, 8, 8, 3), np.uint8)).shape
+    (5, 2)
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, threads: int = 1, delegate: bool = True):

@@ -55,8 +55,10 @@ def export_saved_model(
 
     Example:
 
-    >>> export_saved_model(model, "models/flowers/1").signatures                      # doctest: +SKIP
-    {'serve': 'float32 ? x 224 x 224 x 3', 'serve_jpeg': 'string ?'}
+    >>> layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 8), keras.layers.Flatten(), keras.layers.Softmax()]
+    >>> model = keras.Sequential(layers, name="cat_or_dog")
+    >>> export_saved_model(model, "models/cat_or_dog/1", verbose=False).signatures
+    {'serve': 'float32 ? x 8 x 8 x 3', 'serve_jpeg': 'string ?'}
     """
     conversion.require_tensorflow()
     model = conversion.load(model)

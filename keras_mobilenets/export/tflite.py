@@ -76,9 +76,11 @@ def export_tflite(
 
     Example:
 
-    >>> report = export_tflite(quantized, "model.tflite", labels=["cat", "dog"])      # doctest: +SKIP
-    >>> report.parity.agreement                                                       # doctest: +SKIP
-    1.0
+    >>> layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 8), keras.layers.Flatten(), keras.layers.Softmax()]
+    >>> model = keras.Sequential(layers, name="cat_or_dog")
+    >>> report = export_tflite(model, "model.tflite", labels=["cat", "dog"], verbose=False)
+    >>> report.parity.agreement, report.audit.input
+    (1.0, 'float32 1 x 8 x 8 x 3')
     """
     conversion.require_tensorflow()
     _check_choices(quantize, input_dtype)
