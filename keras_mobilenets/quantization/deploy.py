@@ -177,7 +177,12 @@ class _Deployment:
         reader = self._sole_reader(node)
         if reader is not None and isinstance(reader.layer, FakeQuant):
             ends = self.range_of(reader)
-            values = [self.fake_quant(node, value, *ends, suffix="_part") for value in values]
+            values = [
+                value
+                if self._behind(source).layer is reader.layer
+                else self.fake_quant(node, value, *ends, suffix="_part")
+                for source, value in zip(node.inputs, values, strict=True)
+            ]
         return self.plain(node, (values,), {})
 
     def range_of(self, node: Node) -> tuple[float, float]:
@@ -222,7 +227,7 @@ class _Deployment:
         gate = self.gate(node, value + 3.0)
         if self.factors[node] != 6.0:
             # The sixth of the input is on the same integers, at a sixth of the scale: nothing is lost here.
-            low, high = self._range_behind(node.inputs[0])
+            low, high = self._behind(node.inputs[0]).layer.range
             value = self.fake_quant(node, value * (1.0 / 6.0), low / 6.0, high / 6.0, suffix="_sixth")
         return keras.layers.Multiply(name=self.unique_name(node.name), dtype="float32")([value, gate])
 
@@ -273,10 +278,11 @@ class _Deployment:
         ends_kernel = is_kernel(node) or self._is_folded(node)
         return ends_kernel and reader is not None and isinstance(reader.layer, QuantHardSigmoid)
 
-    def _range_behind(self, node: Node) -> Any:
-        while not isinstance(node.layer, FakeQuant):
+    def _behind(self, node: Node) -> Node:
+        """The node that gave the value its grid."""
+        while role_of(node.layer) in (Role.MOVE, Role.TRAINING):
             node = node.inputs[0]
-        return node.layer.range
+        return node
 
 
 def _not_uniform(bias: np.ndarray) -> np.ndarray:

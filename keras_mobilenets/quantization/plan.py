@@ -34,6 +34,7 @@ class Plan:
         roles: what each node does.
         quantized: the nodes behind which a feature map is quantized, with a fixed range or None where it is observed.
         tied: the nodes whose output is rounded to the grid of another node.
+        joined: the nodes that share the quantizer of a concatenation, and that concatenation.
         fronts: for each input of the model that is quantized, the last node of the normalization and augmentation
             behind it, and the normalization's (scale, offset).
 
@@ -60,6 +61,7 @@ class Plan:
         self._check()
         self.tied = {node: self._source_of_grid(node) for node in graph.nodes if self._keeps_grid(node)}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
+        self.joined = self._find_joined()
 
     def _role(self, node: Node) -> Role | None:
         role = role_of(node.layer)
@@ -179,6 +181,24 @@ class Plan:
             )
             return [TANH if is_tanh else PROBABILITY]
         return [None] if role in _COMPUTES else []
+
+    def _find_joined(self) -> dict[Node, Node]:
+        """All that goes into a concatenation, or into one that goes into it, must be on the grid of the whole."""
+        joined: dict[Node, Node] = {}
+        for node in reversed(self.graph.nodes):
+            if self.roles[node] is not Role.JOIN or node in self.floating:
+                continue
+            whole = joined.setdefault(node, node)
+            for part in node.inputs:
+                source = self._source_of_grid(part) if part not in self.quantized else part
+                if source in self.quantized and self.quantized[source] is None:
+                    joined[source] = whole
+                elif not self._is_joined(source):
+                    raise ValueError(
+                        f"Layer {node.name!r} (Concatenate) cannot be quantized: {source.name!r}, which it reads, "
+                        "has a fixed range of its own."
+                    )
+        return joined
 
     def _is_joined(self, node: Node) -> bool:
         """Whether only a concatenation reads the node: then it gets the grid of the whole at once."""

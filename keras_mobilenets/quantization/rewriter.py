@@ -97,6 +97,7 @@ class Rewriter:
         self.names: dict[str, int] = {}
         self.input_of = {last: node for node, (last, _, _) in plan.fronts.items()}
         self.quantizers: dict[Node, Any] = {}  # the layer behind each node that has one
+        self.shared: dict[Node, FakeQuant] = {}  # that of each concatenation
 
     def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         value = self.layers[node](*args, **kwargs)
@@ -164,18 +165,26 @@ class Rewriter:
         is_prediction = fixed_range in (PROBABILITY, TANH) and node in self.plan.outputs
         if fixed_range in (PROBABILITY, TANH) and bits > 8:
             fixed_range = grid_around(0.0, 1.0 - 2.0 ** (1 - bits), bits)  # scale 2**(1 - bits), as TFLite prescribes
+        whole = self.plan.joined.get(node)
+        if whole is None:
+            self.quantizers[node] = self.quantizer(node, fixed_range, bits, not is_prediction)
+            return self.quantizers[node](value)
+        if whole not in self.shared:
+            self.shared[whole] = self.quantizer(whole, None, self.activation_bits(whole))
+        self.quantizers[node] = self.shared[whole]
+        return self.shared[whole](value, observe=node is whole)  # the whole has all values of its parts
+
+    def quantizer(self, node: Node, fixed_range: Any, bits: int, in_training: bool = True) -> FakeQuant:
         config = self.plan.config_of(node) or QuantizeConfig()
-        layer = FakeQuant(
+        return FakeQuant(
             bits=bits,
             symmetric=self.settings.symmetric or bits > 8,
             fixed_range=fixed_range,
             observer=config.observer or self.settings.observer,
-            in_training=not is_prediction,
+            in_training=in_training,
             name=self.unique_name(f"{node.name}_quant"),
             dtype=node.layer.dtype_policy if isinstance(node.layer, keras.layers.Layer) else None,
         )
-        self.quantizers[node] = layer
-        return layer(value)
 
     def round_to_grid_of(self, source: Node, node: Node, value: Any) -> Any:
         """Rounds a value to the grid that another one is on."""
