@@ -128,6 +128,19 @@ def test_hard_swish_in_int16x8(tmp_path):
     assert report.parity.agreement >= 0.9
 
 
+def test_quantization_aware_int16x8(tmp_path):
+    """From fake quantization of 16 bits: what was trained, to a few of 32768 steps."""
+    twin = quantize_model(tiny(), activation_bits=16)
+    calibrate(twin, images(32))
+    with pytest.raises(ValueError, match="`quantize` must be 'int16x8'"):
+        export_tflite(twin, tmp_path / "m.tflite", quantize="int8")
+    report = export_tflite(twin, tmp_path / "m.tflite", verify=images(16), strict=True, verbose=False)
+    assert report.quantize == "int16x8" and report.audit.input == f"float32 1 x {SIZE} x {SIZE} x 3"
+    assert report.parity.agreement == 1.0 and report.parity.max_difference < 2e-3
+    dtypes = {tensor.dtype for tensor in read_tflite(tmp_path / "m.tflite").graph.tensors}
+    assert dtypes == {"float32", "int16", "int8", "int32", "int64"}  # int32: shapes
+
+
 def test_quantized_model_as_float(quantized, tmp_path):
     report = export_tflite(quantized, tmp_path / "m.tflite", quantize=None, verbose=False)
     assert report.audit.input == f"float32 1 x {SIZE} x {SIZE} x 3" and report.parity.max_difference < 1e-5

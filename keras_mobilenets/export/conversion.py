@@ -113,7 +113,7 @@ def convert(
         scheme: None for float32, "dynamic", "float16", "int16x8" or "int8"; the latter
             expects fake quantization in the model.
         input_dtype: of input and output, for "int8".
-        samples: (batch, height, width, channels), which "int16x8" takes its ranges from.
+        samples: images, which "int16x8" takes its ranges from; none where the model has fake quantization of 16 bits.
 
     Returns:
         The file as TensorFlow's converter writes it.
@@ -135,7 +135,8 @@ def convert(
     elif scheme == "int16x8":
         builtins = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [builtins]
-        converter.representative_dataset = lambda: ([image[None]] for image in samples)
+        if len(samples):
+            converter.representative_dataset = lambda: ([image[None]] for image in samples)
     with warnings.catch_warnings():
         # "Statistics for quantized inputs were expected": the fake quantization in the model has them.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")

@@ -95,6 +95,14 @@ def given_normalization(model: keras.Model, given: Any) -> Normalization | None:
     return Normalization(mean, std)
 
 
+def grid_of(model: keras.Model) -> Normalization | None:
+    """What turns pixels into the input of the deployed graph, where that differs: its grid holds 0; None elsewhere."""
+    for layer in _input_side(model):
+        if isinstance(layer, InputQuant):
+            return Normalization((float(layer.zero_point),), (1.0 / layer.scale,))
+    return None
+
+
 def _input_side(model: keras.Model) -> Iterator[Any]:
     """The layers in order, up to the first that has weights of more than a number each."""
     for layer in model.layers:

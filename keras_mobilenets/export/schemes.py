@@ -9,7 +9,14 @@ import keras
 import numpy as np
 
 from keras_mobilenets.export import conversion
-from keras_mobilenets.quantization import calibrate, deployable, is_quantized, quantize_model, strip_quantization
+from keras_mobilenets.quantization import (
+    FakeQuant,
+    calibrate,
+    deployable,
+    is_quantized,
+    quantize_model,
+    strip_quantization,
+)
 
 SCHEMES = ("auto", None, "dynamic", "float16", "int8", "int16x8")
 
@@ -56,18 +63,27 @@ def convert(
         A `Converted`.
     """
     quantized = is_quantized(model)
-    scheme = ("int8" if quantized else None) if quantize == "auto" else quantize
-    if scheme == "int8":
+    own = _scheme_of(model) if quantized else None
+    scheme = own if quantize == "auto" else quantize
+    if own == "int16x8" and scheme == "int8":
+        raise ValueError(f"{model.name} is quantized with feature maps of 16 bits: `quantize` must be 'int16x8'.")
+    if scheme == "int8" or (scheme == "int16x8" and own == scheme):
         reference = model if quantized else _calibrated(model, target, calibration())
         flat = deployable(reference, target=target)
     else:
         flat = reference = conversion.flat_float32(strip_quantization(model) if quantized else model, shape)
     samples: Sequence[np.ndarray] = ()
-    if scheme == "int16x8":
+    if scheme == "int16x8" and own != scheme:
         samples, flat = list(calibration()), conversion.without_hard_swish(flat)
     content = conversion.convert(flat, shape, scheme=scheme, input_dtype=input_dtype, samples=samples)
     names = tuple(layer.name for layer in flat.layers)
     return Converted(content, scheme, reference, scheme == "int8" and not quantized, names)
+
+
+def _scheme_of(model: keras.Model) -> str:
+    """What a quantized model was quantized for."""
+    widths = {layer.bits for layer in model.layers if isinstance(layer, FakeQuant)}
+    return "int16x8" if widths == {16} else "int8"
 
 
 def _calibrated(model: keras.Model, target: str, images: np.ndarray) -> keras.Model:

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_mobilenets.export.border import quicken
 from keras_mobilenets.export.graph import IDENTIFIER, schema, unpack
-from keras_mobilenets.export.hybrid import float_depthwise
+from keras_mobilenets.export.repairs import float_depthwise, wide_biases
 
 SIGNATURE = "serving_default"
 ALIGNMENT = 16  # schema.fbs asks for it (force_align), and microcontrollers read weights where they lie
@@ -81,6 +81,7 @@ def slim(
     """
     model = unpack(content)
     float_depthwise(model)
+    wide_biases(model)
     if fast_pixels:
         quicken(model)
     known = set(layer_names)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_mobilenets.export import conversion, metadata, parity, schemes
 from keras_mobilenets.export.auditing import audit
-from keras_mobilenets.export.graph import Graph, read_tflite
+from keras_mobilenets.export.graph import read_tflite
 from keras_mobilenets.export.metadata import Normalization
 from keras_mobilenets.export.report import ExportReport
-from keras_mobilenets.export.samples import Images, given_normalization
+from keras_mobilenets.export.samples import Images, given_normalization, grid_of
 from keras_mobilenets.export.slimming import slim
 from keras_mobilenets.utils import atomic_path
 
@@ -45,10 +44,10 @@ def export_tflite(
         model: a Keras model with one image input, or the path of a `.keras` file: float or from `quantize_model`,
             with composite and nested layers, in any precision.
         path: of the file.
-        quantize: "auto" is "int8" for a quantized model and None for a float one; None is float32; "dynamic" stores
-            8-bit kernels and computes in float; "float16" stores 16-bit kernels; "int8" is integer throughout, from a
-            quantized model, or from a float one by post-training quantization on `calibration`; "int16x8" has 16-bit
-            feature maps and 8-bit kernels, from a float model and `calibration`.
+        quantize: "auto" is what a quantized model was quantized for, and None for a float one; None is float32;
+            "dynamic" stores 8-bit kernels and computes in float; "float16" stores 16-bit kernels; "int8" is integer
+            throughout, from a quantized model, or from a float one by post-training quantization on `calibration`;
+            "int16x8" likewise with 16-bit feature maps and 8-bit kernels.
         target: what will run an int8 file, as in `quantize_model`. For "xnnpack" uint8 pixels become int8 by CAST, ADD
             and SUB, which it runs ten times as fast as the QUANTIZE that other targets get.
         input_dtype: of input and output of an int8 file: "uint8" takes raw pixels, "int8" pixels less 128 (fastest),
@@ -141,8 +140,8 @@ def _finished(
     """The converter's file in fewer bytes, with metadata and labels in it."""
     graph = read_tflite(made.content).graph
     classes = graph.tensors[graph.outputs[0]].shape[-1]
-    if made.scheme == "int8" and graph.tensors[graph.inputs[0]].is_float:
-        transform = _behind_quantize(graph)
+    if graph.tensors[graph.inputs[0]].is_float:
+        transform = grid_of(made.reference) or transform
     if labels and len(labels) != classes:
         raise ValueError(f"`labels` must name the model's {classes} classes. Received: {len(labels)} names")
     names = _output_names(model)
@@ -167,12 +166,6 @@ def _output_names(model: keras.Model) -> list[str]:
     return list(getattr(model, "output_names", None) or ["output"])
 
 
-def _behind_quantize(graph: Graph) -> Normalization:
-    """The normalization that puts pixel p on the p-th code of the integer tensor behind a float input."""
-    entry = graph.results(graph.consumers[graph.inputs[0]][0])[0]
-    return Normalization((float(entry.zero_points[0] - np.iinfo(entry.dtype).min),), (float(1 / entry.scales[0]),))
-
-
 def _report(
     path: Path,
     content: bytes,
@@ -183,7 +176,7 @@ def _report(
     labels: int,
 ) -> ExportReport:
     given = images.verify
-    if made.scheme == "int8" and transform is not None:
+    if transform is not None and grid_of(made.reference) is not None:
         given = transform.pixels(given)  # what a camera gives, which the file takes without a float on the way
     compared = parity.compare(made.reference, content, images.verify, given, images.source)
     if made.scheme is None:
