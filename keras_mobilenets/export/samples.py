@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -47,6 +48,46 @@ def take_images(data: Any, limit: int) -> np.ndarray:
     if not count:
         raise ValueError("There are no images in the data to calibrate or verify with.")
     return np.concatenate(taken)
+
+
+def labelled_batches(data: Any, batch_size: int, steps: int | None = None) -> list[tuple[Any, np.ndarray | None]]:
+    """What `fit` takes, in batches of (inputs, labels).
+
+    Args:
+        data: inputs as arrays, a tuple (inputs, labels) of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+            generator or a list of batches; a batch is inputs, or a tuple that begins with inputs and labels.
+        batch_size: at most so many at once.
+        steps: how many batches to take; all by default.
+
+    Returns:
+        Inputs as arrays, and labels as class numbers (batch,); None where there are none.
+
+    Raises:
+        ValueError: there is nothing in the data, or its labels are neither class numbers nor one-hot.
+    """
+    whole = hasattr(data, "shape") or isinstance(data, tuple | dict)
+    taken = _split(data, batch_size) if whole else iter(_batches(data))
+    batches = [part for batch in itertools.islice(taken, steps) for part in _split(batch, batch_size)]
+    if not batches:
+        raise ValueError("There are no images in the data.")
+    return [_inputs_and_classes(batch) for batch in batches]
+
+
+def _split(batch: Any, size: int) -> Iterator[Any]:
+    count = len(keras.tree.flatten(batch)[0])
+    for start in range(0, count, size):
+        yield keras.tree.map_structure(lambda array, start=start: np.asarray(array)[start : start + size], batch)
+
+
+def _inputs_and_classes(batch: Any) -> tuple[Any, np.ndarray | None]:
+    if not isinstance(batch, tuple | list):
+        return batch, None
+    labels = batch[1] if len(batch) > 1 else None
+    if labels is None or not hasattr(labels, "shape"):  # several outputs
+        return batch[0], None
+    if labels.ndim > 2:
+        raise ValueError(f"Labels must be class numbers or one-hot. Received: shape {labels.shape}")
+    return batch[0], (labels.argmax(-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.ravel()).astype(int)
 
 
 def _batches(data: Any) -> Iterable[Any]:
