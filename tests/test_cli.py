@@ -215,6 +215,15 @@ AT_ONCE = {
     "resume": (("train", "--resume"), 1, "There is no unfinished run"),
     "predict": (("predict", "absent.tflite", "a.jpg"), 2, "there is no file absent.tflite"),
     "kind": (("evaluate", "model.h5"), 2, "must end in .tflite or .keras"),
+    "help of export": (("export", "--help"), 0, "in one line: keras-mobilenets export MobileNetV2 --weights imagenet"),
+    "export of what": (("export", "Mobilenet"), 2, "Did you mean MobileNet"),
+    "export of a file": (("export", "model.h5"), 2, "must end in .keras"),
+    "export to what": (("export", "MobileNet", "m.h5"), 2, "must end in .tflite or .onnx, or be a folder"),
+    "no pictures": (("export", "MobileNet", "--calibration", "empty"), 2, "There is no picture in empty"),
+    "no calibration": (("export", "MobileNet", "--precision", "int8"), 2, "needs --calibration"),
+    "of a builder": (("export", "model.keras", "--alpha", "1"), 2, "is for a builder's model"),
+    "of MobileNetV3": (("export", "MobileNet", "--minimalistic"), 2, "is for MobileNetV3, not MobileNet"),
+    "of a .tflite": (("export", "MobileNet", "m.onnx", "--strict"), 2, "is for a .tflite file, not m.onnx"),
     "option": (("train", "--alfa", "1"), 2, "No such option"),
 }
 
@@ -224,7 +233,8 @@ def test_help_and_mistakes_are_answered_at_once(name, tmp_path):
     arguments, code, text = AT_ONCE[name]
     (tmp_path / "empty").mkdir()
     (tmp_path / "one" / "ant").mkdir(parents=True)
-    (tmp_path / "model.h5").touch()
+    for kind in ("h5", "keras"):
+        (tmp_path / f"model.{kind}").touch()
     script = (
         "import sys, os\nfrom keras_mobilenets.cli import main\n"
         "try: main()\n"

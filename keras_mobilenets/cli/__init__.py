@@ -14,6 +14,7 @@ import typer
 
 from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command, quiet
+from keras_mobilenets.cli.request import InputDtype, Precision, Request, Target
 
 app = typer.Typer(
     name="keras-mobilenets",
@@ -36,6 +37,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures instead of leaving them out.")]
 KerasFile = Annotated[Path, typer.Argument(callback=checks.keras_file, help="A .keras file.")]
 ModelFile = Annotated[Path, typer.Argument(callback=checks.model_file, help="A .tflite or .keras file.")]
+
+
+BUILDER = "Options of a builder"
 
 
 class Listing(str, Enum):
@@ -69,10 +73,8 @@ def train(
     weights: Annotated[
         str | None, typer.Option(callback=checks.weights, help="'imagenet' or a weight file to start from.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, show_default="15; with weights 6", help="In float.")] = None,
-    quantize_epochs: Annotated[
-        int | None, typer.Option(min=1, show_default="3; with weights 2", help="Quantization-aware.")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, show_default="12; with weights 6", help="In float.")] = None,
+    quantize_epochs: Annotated[int | None, typer.Option(min=1, show_default="2", help="Quantization-aware.")] = None,
     batch_size: BatchSize = 64,
     output: Annotated[Path | None, typer.Option(show_default="runs/DATA-1, -2, ...", help="Run folder.")] = None,
     seed: Seed = 0,
@@ -117,19 +119,97 @@ def quantize(
 @app.command(rich_help_panel="From pictures to a .tflite")
 @command
 def export(
-    model: KerasFile,
-    output: Annotated[Path, typer.Argument(callback=checks.tflite_path, help="The .tflite file to write.")],
-    labels: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Class names, one a line.")] = None,
-    precision: Annotated[
+    context: typer.Context,
+    model: Annotated[
         str,
-        typer.Option(callback=checks.precision, help="auto (int8 for a quantized model), float32, float16, dynamic."),
-    ] = "auto",
+        typer.Argument(
+            callback=checks.exported,
+            help="MobileNet, MobileNetV2, MobileNetV3Small, MobileNetV3Large, or a .keras file.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            callback=checks.exported_path,
+            show_default="MODEL.tflite",
+            help="A .tflite or, in float32, an .onnx file or a folder for a SavedModel.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            callback=checks.weights, show_default="random", help="'imagenet' or a weight file.", rich_help_panel=BUILDER
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(callback=checks.alpha, show_default="1", help="Width multiplier.", rich_help_panel=BUILDER),
+    ] = None,
+    minimalistic: Annotated[
+        bool, typer.Option("--minimalistic", help="Of MobileNetV3.", rich_help_panel=BUILDER)
+    ] = False,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, show_default="224, or the .keras file's", help="Side of its square input.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Pictures, in any layout: from 256 of them a float model gets its integer ranges."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            metavar="KIND",
+            help="int8, int16x8, float16, dynamic (8-bit kernels, computes in float) or float32; auto is int8 for a "
+            "quantized model and with --calibration, else float32.",
+        ),
+    ] = Precision.auto,
+    target: Annotated[
+        Target,
+        typer.Option(
+            metavar="KIND",
+            help="What runs an int8 file: xnnpack (CPUs of phones and computers), tflite-micro, edgetpu or npu.",
+        ),
+    ] = Target.xnnpack,
+    input_dtype: Annotated[
+        InputDtype,
+        typer.Option(
+            metavar="KIND",
+            help="What an int8 file takes: uint8 (pixels), int8 (pixels less 128) or float32 (normalized).",
+        ),
+    ] = InputDtype.uint8,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            show_default="ImageNet's, or labels.txt beside the model",
+            help="Class names, one a line; they go into the file.",
+        ),
+    ] = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", show_default="those of --calibration", help="Pictures to compare file and model on."
+        ),
+    ] = None,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Declare the batch as variable.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail, and write nothing, if anything inside is not integer.")
+    ] = False,
 ) -> None:
-    """Write a .keras model as a .tflite file, checked against it."""
+    """Write a model as a file to deploy, run beside the model before it is called done.
+
+    With ImageNet weights and some pictures of your own, an integer file in one line:
+
+        keras-mobilenets export MobileNetV2 --weights imagenet --calibration PICTURES
+    """
+    request = Request.decide(context)
     with quiet():
         from keras_mobilenets.cli.conversion import export
 
-    export(model, output, labels=labels, precision=precision)
+    export(request)
 
 
 @app.command(rich_help_panel="Use a model")

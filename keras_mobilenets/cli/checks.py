@@ -72,20 +72,25 @@ def tflite_path(value: Path | None) -> Path | None:
     return value
 
 
+def exported(value: str) -> str:
+    """What `export` can read: a builder's name, or a Keras model that was saved."""
+    path = Path(value)
+    return str(keras_file(path)) if path.suffix or path.exists() else model(value)
+
+
+def exported_path(value: Path | None) -> Path | None:
+    """Where `export` shall write."""
+    if value is not None and value.suffix not in (".tflite", ".onnx", ""):
+        raise typer.BadParameter(f"must end in .tflite or .onnx, or be a folder without an ending, not {value.name}")
+    return value
+
+
 def pictures(values: list[Path]) -> list[Path]:
     """Files with pictures, of which missing ones are named at once."""
     missing = [str(path) for path in values if not path.is_file()]
     if missing:
         raise typer.BadParameter(f"there is no file {', '.join(missing[:5])}")
     return values
-
-
-def precision(value: str) -> str | None:
-    """What `export_tflite` calls `quantize`."""
-    known = ("auto", "float32", "float16", "dynamic")
-    if value not in known:
-        raise typer.BadParameter(f"must be one of {', '.join(known)}, not {value!r}")
-    return value
 
 
 def profiled(value: str) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 
+from keras_mobilenets import applications
 from keras_mobilenets.cli import progress
+from keras_mobilenets.cli.errors import errors
 from keras_mobilenets.cli.models import load_keras, saved_labels
+from keras_mobilenets.cli.request import Request
 from keras_mobilenets.data import load as load_data
-from keras_mobilenets.export import export_tflite
-from keras_mobilenets.export.conversion import require_tensorflow
-from keras_mobilenets.export.samples import normalization_of
+from keras_mobilenets.data.images import BrokenImage, read_image
+from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
+from keras_mobilenets.export.conversion import image_shape, require_tensorflow
+from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, normalization_of
 from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
 from keras_mobilenets.training import fit, freeze_normalization
 
@@ -45,7 +53,75 @@ def quantize(model: Path, output: Path, *, data: str, epochs: int, batch_size: i
     export_tflite(quantized, output, labels=pictures.class_names, verify=pictures.val)
 
 
-def export(model: Path, output: Path, *, labels: Path | None, precision: str) -> None:
-    """Writes a Keras model as a `.tflite` file."""
-    names = labels if labels is not None else saved_labels(model)
-    export_tflite(load_keras(model), output, quantize=None if precision == "float32" else precision, labels=names)
+def export(request: Request) -> None:
+    """Writes a model in the format that the ending of the path asks for."""
+    require_tensorflow()
+    model = _model(request)
+    size = request.image_size
+    shape = image_shape(model, None if size is None else (size, size, model.input_shape[-1]))
+    verify = _images(model, shape, request.verify, VERIFICATION_IMAGES)
+    if request.output.suffix != ".tflite":
+        write: Callable[..., Any] = export_onnx if request.output.suffix == ".onnx" else export_saved_model
+        write(model, request.output, input_shape=shape, verify=verify)
+        return
+    quantize = None if request.precision == "float32" else request.precision
+    if quantize == "auto" and request.calibration and not is_quantized(model):
+        quantize = "int8"
+    export_tflite(
+        model,
+        request.output,
+        quantize=quantize,
+        input_shape=shape,
+        labels=_labels(request),
+        calibration=_images(model, shape, request.calibration, CALIBRATION_IMAGES),
+        verify=verify,
+        **request.options,
+    )
+
+
+def _model(request: Request) -> keras.Model:
+    if request.model.endswith(".keras"):
+        return load_keras(Path(request.model))
+    if request.weights is None:
+        progress.console.print("Without --weights they are random: the file shows size and speed, and knows nothing.")
+    options = {"minimalistic": True} if request.minimalistic else {}
+    shape = request.image_size, request.image_size, 3
+    return getattr(applications, request.model)(shape, alpha=request.alpha, weights=request.weights, **options)
+
+
+def _labels(request: Request) -> Path | list[str] | None:
+    """The class names as given, or those that belong to the model; None where nobody wrote them down."""
+    if request.labels is not None:
+        return request.labels
+    if request.weights != "imagenet":
+        return saved_labels(Path(request.weights or request.model))
+    try:
+        named = applications.mobilenet.decode_predictions(np.eye(1000), top=1)
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        errors.print(f"There will be no class names in the file; --labels gives them. {reason}", soft_wrap=True)
+        return None
+    return [name for ((_, name, _),) in named]
+
+
+def _images(model: keras.Model, shape: tuple[int, ...], paths: Sequence[Path], limit: int) -> np.ndarray | None:
+    """Some of the pictures, evenly spread, as the model takes them; broken ones are named and left out."""
+    if not paths:
+        return None
+    chosen = [paths[index] for index in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
+
+    def read(path: Path) -> np.ndarray | BrokenImage:
+        try:
+            return read_image(path, (shape[0], shape[1]))
+        except BrokenImage as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(read, chosen))
+    for one in found:
+        if isinstance(one, BrokenImage):
+            errors.print(f"left out: {one}", markup=False, soft_wrap=True)
+    pictures = [one for one in found if not isinstance(one, BrokenImage)]
+    if not pictures:
+        raise ValueError(f"None of {len(chosen)} pictures could be read, the first is {chosen[0]}")
+    return normalization_of(model)(np.stack(pictures))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from keras_mobilenets.data.images import BrokenImage, check_image
 
@@ -123,6 +124,21 @@ def class_folders(folder: str | os.PathLike[str]) -> tuple[str, ...]:
         raise ValueError(f"The folder is empty: {root}")
     found = f"found only one, {names[0]!r}" if names else f"found none, but {files} files"
     raise ValueError(f"{root} must hold one sub-folder of pictures per class, at least two; {found}")
+
+
+def picture_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The pictures in a folder of any layout, sorted, as far as their endings tell; none is opened.
+
+    Raises:
+        ValueError: no such folder, or no pictures.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError(f"There is no folder {os.fspath(folder)}")
+    readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = tuple(path for path in _files(Path(folder)) if path.suffix.lower() in readable)
+    if not found:
+        raise ValueError(f"There is no picture in {os.fspath(folder)}")
+    return found
 
 
 def _train_root(root: Path) -> Path:

@@ -87,6 +87,6 @@ def _scheme_of(model: keras.Model) -> str:
 
 
 def _calibrated(model: keras.Model, target: str, images: np.ndarray) -> keras.Model:
-    quantized = quantize_model(model, target=target)
+    quantized = quantize_model(model, target=target, observer="min_max")
     calibrate(quantized, images)
     return quantized

@@ -1,0 +1,138 @@
+"""What `export` was asked for, checked before TensorFlow is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from keras_mobilenets.data.folder import picture_files
+
+TFLITE_ONLY = ("calibration", "precision", "target", "input_dtype", "labels", "dynamic_batch", "strict")
+BUILDER_ONLY = ("weights", "alpha", "minimalistic")
+
+
+class Precision(str, Enum):
+    """In what the file computes; `quantize` of `export_tflite`."""
+
+    auto = "auto"
+    int8 = "int8"
+    int16x8 = "int16x8"
+    float16 = "float16"
+    dynamic = "dynamic"
+    float32 = "float32"
+
+
+class Target(str, Enum):
+    """What runs the file; `target` of `export_tflite`."""
+
+    xnnpack = "xnnpack"
+    tflite_micro = "tflite-micro"
+    edgetpu = "edgetpu"
+    npu = "npu"
+
+
+class InputDtype(str, Enum):
+    """Of an int8 file; `input_dtype` of `export_tflite`."""
+
+    uint8 = "uint8"
+    int8 = "int8"
+    float32 = "float32"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A model, and the file that shall be made of it.
+
+    Attributes:
+        model: a builder's name, or path of a `.keras` file.
+        output: path of the file or folder.
+        weights: "imagenet", path of a weight file, or None; for a builder.
+        alpha: width multiplier; for a builder.
+        image_size: side of the input; None for a file that knows it.
+        minimalistic: of MobileNetV3.
+        calibration, verify: pictures, or none.
+        precision, labels: as the command has them.
+        options: of `export_tflite`, by name.
+    """
+
+    model: str
+    output: Path
+    weights: str | None
+    alpha: float
+    image_size: int | None
+    minimalistic: bool
+    calibration: Sequence[Path]
+    verify: Sequence[Path]
+    precision: str
+    labels: Path | None
+    options: dict[str, Any]
+
+    @classmethod
+    def decide(cls, context: typer.Context) -> Request:
+        """Reads the command's arguments, and fills in what the user left open.
+
+        Raises:
+            typer.BadParameter: they contradict each other, or a folder holds no picture.
+        """
+        given = context.params
+        typed = [name for name in given if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+        model, output = given["model"], given["output"]
+        from_file = model.endswith(".keras")
+        if from_file:
+            _refuse(typed, BUILDER_ONLY, f"a builder's model; {Path(model).name} has its own")
+        elif given["minimalistic"] and not model.startswith("MobileNetV3"):
+            raise typer.BadParameter(f"is for MobileNetV3, not {model}", param_hint="--minimalistic")
+        if output is not None and output.suffix != ".tflite":
+            _refuse(typed, TFLITE_ONLY, f"a .tflite file, not {output.name}")
+        integer = given["precision"] in (Precision.int8, Precision.int16x8)
+        if integer and not from_file and given["calibration"] is None:
+            raise typer.BadParameter("needs --calibration, pictures to take its ranges from", param_hint="--precision")
+        alpha, size = given["alpha"] or 1.0, given["image_size"]
+        return cls(
+            model=model,
+            output=output or _default_output(model, alpha, size or 224, given),
+            weights=given["weights"],
+            alpha=alpha,
+            image_size=size if from_file else size or 224,
+            minimalistic=given["minimalistic"],
+            calibration=_pictures("--calibration", given["calibration"]),
+            verify=_pictures("--verify", given["verify"]),
+            precision=given["precision"].value,
+            labels=given["labels"],
+            options={
+                "target": given["target"].value,
+                "input_dtype": given["input_dtype"].value,
+                "dynamic_batch": given["dynamic_batch"],
+                "strict": given["strict"],
+            },
+        )
+
+
+def _refuse(typed: Sequence[str], names: Sequence[str], belongs_to: str) -> None:
+    for name in typed:
+        if name in names:
+            raise typer.BadParameter(f"is for {belongs_to}", param_hint=f"--{name.replace('_', '-')}")
+
+
+def _pictures(option: str, folder: Path | None) -> Sequence[Path]:
+    if folder is None:
+        return ()
+    try:
+        return picture_files(folder)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _default_output(model: str, alpha: float, size: int, given: dict[str, Any]) -> Path:
+    if model.endswith(".keras"):
+        return Path(model).with_suffix(".tflite")
+    kind = "_minimalistic" if given["minimalistic"] else ""
+    precision = given["precision"].value
+    if precision == "auto":
+        precision = "float32" if given["calibration"] is None else "int8"
+    return Path(f"{model}{kind}_{alpha}_{size}_{precision}.tflite")
