@@ -52,3 +52,15 @@ def test_integer_beats_float_and_onnx_runtime_everywhere(results):
 def test_integer_files_are_smaller_than_keras_applications(results):
     for peers in results.values():
         assert peers[OURS]["size_bytes"] < peers["keras.applications int8"]["size_bytes"]
+
+
+def test_share_of_the_integer_peak_is_the_rate_over_a_peak_that_all_share():
+    with RESULTS.open() as file:
+        rows = list(csv.DictReader(file))
+    peaks: dict[tuple[str, str], float] = {}
+    for row in rows:
+        share = float(row["share_of_peak"])
+        peak = float(row["madds"]) / float(row["median_ms"]) / share
+        first = peaks.setdefault((row["architecture"], row["threads"]), peak)
+        # Three digits of the share and four of the milliseconds, of this row and of the first.
+        assert 0 < share < 1 and abs(peak / first - 1) < 0.0005 / share + 0.004
