@@ -12,6 +12,7 @@ from .applications import MobileNetV3Small as MobileNetV3Small
 from .applications import endpoints as endpoints
 from .export import export_saved_model as export_saved_model
 from .export import export_tflite as export_tflite
+from .export import quantization_report as quantization_report
 from .layers import BatchNormalization as BatchNormalization
 from .layers import DepthwiseSeparableConv as DepthwiseSeparableConv
 from .layers import HardSigmoid as HardSigmoid

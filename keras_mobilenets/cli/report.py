@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 from keras_mobilenets.cli.evaluation import Comparison
 from keras_mobilenets.data.images import EDGE_TO_EDGE
+from keras_mobilenets.export.page import data_uri, png, render
 from keras_mobilenets.utils import atomic_path, require
 
 CURVES_FILE = "curves.png"
@@ -36,16 +36,12 @@ def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
     Returns:
         Path of the page.
     """
-    jinja2 = require("jinja2", "all")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=_percent, size=_size)
     history = metrics["history"]
-    page = environment.get_template(REPORT_FILE).render(
+    page = render(
+        Path(__file__).parent / REPORT_FILE,
         m=metrics,
         titles=TITLES,
-        curves={title: _data_uri(draw_curves(history, [key])) for key, title in CURVES.items()},
+        curves={title: data_uri(draw_curves(history, [key])) for key, title in CURVES.items()},
         examples=_examples(metrics["data"]["classes"], found),
         pixelated=min(metrics["data"]["image_size"]) <= EDGE_TO_EDGE,
     )
@@ -82,9 +78,7 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
             axes.yaxis.set_minor_formatter(NullFormatter())
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return png(figure)
 
 
 def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
@@ -99,7 +93,7 @@ def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
         Image.fromarray(found.pictures[index]).save(file, "PNG")
         examples.append(
             {
-                "picture": _data_uri(file.getvalue()),
+                "picture": data_uri(file.getvalue()),
                 "truth": classes[labels[index]],
                 "wrong": bool(wrong[index]),
                 "choices": [
@@ -115,15 +109,3 @@ def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
     """That many, evenly spaced, so that many classes are among them."""
     return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{share * 100:.{digits}f} %"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

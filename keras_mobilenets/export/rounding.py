@@ -20,6 +20,7 @@ from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.roles import Role, role_of
 
+FLOAT_ERROR = 1e-12  # of the signal's energy: float32 has 24 bits, which are 144 dB
 Values = MutableMapping[Node, Any]
 _IN_PASSING = (Role.MOVE, Role.TRAINING, Role.FRONT)
 
@@ -44,8 +45,8 @@ class Noise:
 
 
 def decibels(signal: float, error: float) -> float | None:
-    """10 log10(signal / error); None where either is 0."""
-    return float(10.0 * np.log10(signal / error)) if signal > 0 and error > 0 else None
+    """10 log10(signal / error); None where there is no signal, or no error but float32's own."""
+    return float(10.0 * np.log10(signal / error)) if signal > 0 and error > FLOAT_ERROR * signal else None
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ class _Tapped(TFLiteModel):
         super().__init__(content)
         model = unpack(content)
         self._outputs = [*self._outputs, *tensors]
-        model.subgraphs[0].outputs, model.signatureDefs = [tensor.index for tensor in self._outputs], []
+        model.subgraphs[0].outputs = list(dict.fromkeys(tensor.index for tensor in self._outputs))
+        model.signatureDefs = []
         self._interpreter = make_interpreter(pack(model), "the file")
 
 

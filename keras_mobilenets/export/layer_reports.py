@@ -25,7 +25,7 @@ from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization import FakeQuant, InputQuant, is_quantized, strip_quantization
 from keras_mobilenets.utils import atomic_path
 
-BATCH = 16  # the feature maps of MobileNetV2 1.0 at 224 pixels are 27 MB an image, and two sets of them are alive
+BATCH = 32  # a few dozen feature maps of so many images are alive at once: 1 GB for MobileNetV2 1.0 at 224 pixels
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ class QuantizationReport:
         Returns:
             The same path.
         """
-        from keras_mobilenets.export.quantization_page import render
+        from keras_mobilenets.export.quantization_page import write_page
 
         with atomic_path(path) as temporary:
-            temporary.write_text(render(self), encoding="utf-8")
+            temporary.write_text(write_page(self), encoding="utf-8")
         return Path(path)
 
     def __rich__(self) -> Table:
@@ -209,7 +209,8 @@ def quantization_report(
         raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
     batches = labelled_batches(dataset, batch_size, steps)
     simulation = _simulation(model, quantized, batches[0][0])
-    with Progress(transient=True, disable=not verbose) as bar:
+    console = Console()
+    with Progress(console=console, transient=True, disable=not (verbose and console.is_terminal)) as bar:
         task = bar.add_task("one layer at a time", total=None)
         found = examine(simulation, batches, lambda done, total: bar.update(task, completed=done, total=total))
         bar.update(task, description="what helps")
