@@ -133,7 +133,7 @@ def test_v3_rounds_hard_swish_before_inside_and_behind(families):
 
 
 def test_targets_with_a_hard_swish_operation_keep_it():
-    quantized = quantize_model(FAMILIES["v3_small"](), target="edgetpu")
+    quantized = quantize_model(FAMILIES["v3_small"](), target="npu")
     assert not any(isinstance(layer, QuantHardSwish) for layer in quantized.layers)
     assert sum(isinstance(layer, km.HardSwish) for layer in quantized.layers) == 19
 

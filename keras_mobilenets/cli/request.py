@@ -31,8 +31,8 @@ class Target(str, Enum):
     """What runs the file; `target` of `export_tflite`."""
 
     xnnpack = "xnnpack"
-    tflite_micro = "tflite-micro"
     edgetpu = "edgetpu"
+    tflite_micro = "tflite-micro"
     npu = "npu"
 
 

@@ -48,8 +48,8 @@ def export_tflite(
             "dynamic" stores 8-bit kernels and computes in float; "float16" stores 16-bit kernels; "int8" is integer
             throughout, from a quantized model, or from a float one by post-training quantization on `calibration`;
             "int16x8" likewise with 16-bit feature maps and 8-bit kernels.
-        target: what will run an int8 file, as in `quantize_model`. For "xnnpack" uint8 pixels become int8 by CAST, ADD
-            and SUB, which it runs ten times as fast as the QUANTIZE that other targets get.
+        target: what will run an int8 file, as in `quantize_model`: decides on the form of hard-swish and of the way in
+            of the pixels. See the table.
         input_dtype: of input and output of an int8 file: "uint8" takes raw pixels, "int8" pixels less 128 (fastest),
             "float32" normalized ones, by the mean and std in the file's metadata: integer input has a 0, so that
             [-1, 1] is `(pixel - 128) / 127.5` there.
@@ -63,6 +63,15 @@ def export_tflite(
         verify: likewise, to compare on; the first 64 are used. By default `calibration`.
         strict: fail, and write nothing, when an operation or tensor between input and output is not integer.
         verbose: print the report as a table.
+
+    | target | runs on | hard-swish in int8 | from uint8 pixels |
+    |---|---|---|---|
+    | "xnnpack" | CPUs of phones and computers | ADD with RELU6, MUL: it has no int8 HARD_SWISH | CAST, ADD, SUB |
+    | "edgetpu" | Coral's Edge TPU | ADD with RELU6, MUL: it has no HARD_SWISH | QUANTIZE |
+    | "tflite-micro" | microcontrollers | HARD_SWISH: less memory, fewer operations | QUANTIZE |
+    | "npu" | NPUs that look activations up in tables | HARD_SWISH: one look-up | QUANTIZE |
+
+    A float file keeps HARD_SWISH, which XNNPACK has in float. docs/targets.md says more, with figures.
 
     Returns:
         An `ExportReport`.

@@ -66,9 +66,9 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
 
     Args:
         model: a trained or calibrated model from `quantize_model`.
-        target: what will run it. "xnnpack" (phones and computers) has no integer hard-swish: it becomes
-            `x * relu6(x + 3)`, and the kernels that read it are divided by 6. "tflite-micro", "edgetpu" and "npu" have
-            one, and get it.
+        target: what will run it. "xnnpack" (phones and computers) and "edgetpu" have no integer hard-swish: it becomes
+            `x * relu6(x + 3)`, and the kernels that read it are divided by 6. "tflite-micro" and "npu" have one, and
+            get it.
 
     Returns:
         A functional model on the same inputs, in float32.

@@ -61,8 +61,8 @@ def quantize_model(
         symmetric: whether feature maps have 0 in the middle of the grid, as 16-bit ones always have.
         observer: how ranges of feature maps are found: "moving_average", "min_max", "percentile", or an observer with
             arguments, for instance `Percentile(99.9)`.
-        target: what will run the integer model: "xnnpack" (phones and computers), or "tflite-micro", "edgetpu" or
-            "npu", which have an integer operation for hard-swish.
+        target: what will run the integer model: "xnnpack" (phones and computers), "edgetpu", "tflite-micro" or "npu";
+            the last two have an integer operation for hard-swish, which the others get as an addition and a product.
 
     Returns:
         A functional `QuantizedModel`, not compiled.

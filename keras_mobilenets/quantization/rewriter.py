@@ -28,9 +28,9 @@ NORMALIZED_RANGE = (-1.0, 1.0)
 """What `preprocess_input` of MobileNet and MobileNetV2 gives."""
 PIXEL_RANGE = (0.0, 255.0)
 
-UNFUSED_HARD_SWISH = ("xnnpack",)
+UNFUSED_HARD_SWISH = ("xnnpack", "edgetpu")
 """Targets that have no integer operation for hard-swish."""
-TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "edgetpu", "npu")
+TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "npu")
 
 InputRange = tuple[float, float] | dict[str, tuple[float, float] | None] | None
 
