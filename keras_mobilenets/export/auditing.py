@@ -80,8 +80,10 @@ class Audit:
         yield "size", f"{self.size_bytes:,} bytes ({uses})"
         yield "arena", f"{self.arena_bytes:,} bytes"
         if self.is_integer:
+            needs = {"tflite-micro": f"flash {self.size_bytes:,} bytes, arena {self.arena_bytes:,}; "}
             for target, names in self.lacking.items():
-                yield target, f"lacks {', '.join(names)}" if names else "has all operations"
+                found = f"lacks {', '.join(names)}" if names else "has all operations"
+                yield target, needs.get(target, "") + found
         yield "MAdds", f"{self.madds / 1e6:,.1f} M"
 
     def _what_is_float(self) -> str:
@@ -136,7 +138,7 @@ def audit(source: str | os.PathLike[str] | bytes) -> Audit:
         size_bytes=file.size_bytes,
         bytes_by_use=bytes_by_use(content, file),
         arena_bytes=arena_bytes(main),
-        madds=sum(_madds(graph, operator) for graph, operator in found),
+        madds=sum(multiply_adds(graph, operator) for graph, operator in found),
         lacking=lacking(_as_needed(graph, operator) for graph, operator in found),
     )
 
@@ -206,7 +208,8 @@ def _partitions(content: bytes, graph: Graph) -> tuple[int | None, tuple[str, ..
     return len(pieces), tuple(_label(graph, one) for one in graph.operators if one.index not in covered)
 
 
-def _madds(graph: Graph, operator: Operator) -> int:
+def multiply_adds(graph: Graph, operator: Operator) -> int:
+    """Of one run of an operation: convolutions and dense layers, and none for everything else."""
     if operator.name not in KERNEL_OPERATIONS:
         return 0
     kernel, result = graph.operand(operator, 1), graph.results(operator)[0]
