@@ -10,9 +10,12 @@ import keras
 import numpy as np
 
 from keras_mobilenets.applications import MobileNet, MobileNetV2
+from keras_mobilenets.export.bias_correction import IMAGES as CORRECTION_IMAGES
+from keras_mobilenets.export.bias_correction import correct_biases
 from keras_mobilenets.export.border import with_plain_border
-from keras_mobilenets.export.graph import Graph, Operator, Tensor, read_tflite
-from keras_mobilenets.export.samples import CALIBRATION_IMAGES, take_images
+from keras_mobilenets.export.graph import Graph, Operator, Tensor, read_bytes, read_tflite
+from keras_mobilenets.export.runner import TFLiteModel, make_interpreter
+from keras_mobilenets.export.samples import CALIBRATION_IMAGES, IMAGENET_STYLE, take_images
 from keras_mobilenets.layers import inline, make_divisible
 from keras_mobilenets.quantization import FakeQuant, quantize_model
 
@@ -59,7 +62,8 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
     `export_tflite` wrote. The model takes images in [-1, 1], whatever scale the file had for its pixels.
 
     An integer file has no batch normalization left. With `images` its statistics are measured, so that the model can
-    be trained as ever; without, the layers of batch normalization do nothing and are frozen.
+    be trained as ever, and its biases take over what the file's rounding does on average. Without, the layers of batch
+    normalization do nothing and are frozen.
 
     Args:
         source: path of the file, or its content.
@@ -90,8 +94,12 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
         model = _matching_model(graph, operators)
     except Foreign as reason:
         raise ValueError(f"{name} cannot become a MobileNet or MobileNetV2 of this package: {reason}.") from None
-    _set_weights(model, graph, [one for one in operators if one.name != "ADD"])
+    kernels = [one for one in operators if one.name != "ADD"]
+    _set_weights(model, graph, kernels)
     if taken is not None:
+        means = _means_in_file(read_bytes(source), [one.outputs[0] for one in kernels], taken[:CORRECTION_IMAGES])
+        names = [(norm or layer).name for layer, norm in _kernels_and_norms(model)]
+        correct_biases(model, dict(zip(names, means, strict=True)), taken)
         _measure_statistics(model, taken)
     if not quantized:
         return model
@@ -243,6 +251,22 @@ def _for_normalized_pixels(entry: Tensor, kernel: np.ndarray, bias: np.ndarray) 
     return kernel * np.float32(127.5 * scale), bias + np.float32(offset) * kernel.sum((0, 1, 2))
 
 
+def _means_in_file(content: bytes, tensors: list[int], images: np.ndarray) -> list[np.ndarray]:
+    """The mean of each channel of some of a file's tensors, over images in [-1, 1]."""
+    interpreter = make_interpreter(content, "the file", delegate=False, keep_tensors=True)
+    (entry,) = interpreter.get_input_details()
+    grids = {one["index"]: one["quantization"] for one in interpreter.get_tensor_details()}
+    means: list[Any] = [0.0] * len(tensors)
+    for image in TFLiteModel(content).prepare(IMAGENET_STYLE.pixels(images)):
+        interpreter.set_tensor(entry["index"], image[np.newaxis])
+        interpreter.invoke()
+        for place, index in enumerate(tensors):
+            integers, (scale, zero_point) = interpreter.get_tensor(index), grids[index]
+            mean = integers.reshape(-1, integers.shape[-1]).mean(0)
+            means[place] = means[place] + scale * (mean - zero_point) / len(images)
+    return [mean.astype("float32") for mean in means]
+
+
 def _measure_statistics(model: keras.Model, images: np.ndarray) -> None:
     """Gives batch normalization the statistics of its input, and the gamma and beta that keep the function."""
     pairs = [(layer, norm) for layer, norm in _kernels_and_norms(model) if norm is not None]
@@ -272,6 +296,4 @@ def _set_ranges(twin: keras.Model, graph: Graph) -> None:
     for layer, tensor in zip(quantizers, results, strict=True):
         limits = np.iinfo(tensor.dtype)
         ends = (np.array([limits.min, limits.max]) - tensor.zero_points[0]) * np.float64(tensor.scales[0])
-        layer.low.assign(ends[0])
-        layer.high.assign(ends[1])
-        layer.count.assign(1.0)
+        layer.set_range(*ends)

@@ -116,7 +116,9 @@ class TFLiteModel:
         return outputs
 
 
-def make_interpreter(content: bytes, name: str, *, threads: int = 1, delegate: bool = True) -> Any:
+def make_interpreter(
+    content: bytes, name: str, *, threads: int = 1, delegate: bool = True, keep_tensors: bool = False
+) -> Any:
     """An interpreter with its tensors allocated; `tf.lite.Interpreter` where ai-edge-litert is not installed."""
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -129,7 +131,10 @@ def make_interpreter(content: bytes, name: str, *, threads: int = 1, delegate: b
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # tf.lite.Interpreter's deprecation, used only as a fallback
             interpreter = Interpreter(
-                model_content=content, num_threads=threads, experimental_op_resolver_type=resolver
+                model_content=content,
+                num_threads=threads,
+                experimental_op_resolver_type=resolver,
+                experimental_preserve_all_tensors=keep_tensors,
             )
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.export import conversion
+from keras_mobilenets.export.bias_correction import channel_means, correct_biases
 from keras_mobilenets.quantization import (
     FakeQuant,
     calibrate,
@@ -89,4 +90,5 @@ def _scheme_of(model: keras.Model) -> str:
 def _calibrated(model: keras.Model, target: str, images: np.ndarray) -> keras.Model:
     quantized = quantize_model(model, target=target, observer="min_max")
     calibrate(quantized, images)
+    correct_biases(quantized, channel_means(strip_quantization(quantized), images), images)
     return quantized
