@@ -1,4 +1,7 @@
 from .annotate import quantize_annotate_layer as quantize_annotate_layer
+from .bridge import from_tf_keras as from_tf_keras
+from .bridge import to_tf_keras as to_tf_keras
+from .bridge_configs import tfmot_annotate as tfmot_annotate
 from .calibration import calibrate as calibrate
 from .config import QuantizeAnnotate as QuantizeAnnotate
 from .config import QuantizeConfig as QuantizeConfig
@@ -21,3 +24,4 @@ from .rewrite import is_quantized as is_quantized
 from .rewrite import quantize_apply as quantize_apply
 from .rewrite import quantize_model as quantize_model
 from .rewrite import strip_quantization as strip_quantization
+from .sparsity import KeepZeros as KeepZeros

@@ -51,17 +51,27 @@ def lower(graph: Graph, derived: Callable[[Any, Any], None] = lambda old, new: N
     Raises:
         ValueError: an activation is not known.
     """
+    lower_operations(graph)
+    _lower_activations(graph, derived)
+    _lower_composed(graph, derived)
+    find_hard_activations(graph)
+    return graph
+
+
+def lower_operations(graph: Graph) -> None:
+    """Puts layers in place of operations on tensors, where there are such layers."""
     for node in list(graph.nodes):
         if type(node.layer).__name__ == "ConvertToTensor":  # what is left of the border of a nested model
             graph.redirect(node, node.inputs[0])
         elif not node.is_input and not isinstance(node.layer, keras.layers.Layer):
             _lower_operation(node)
-    _lower_activations(graph, derived)
-    _lower_composed(graph, derived)
+
+
+def find_hard_activations(graph: Graph) -> None:
+    """Puts `HardSigmoid` and `HardSwish` in place of what was written out, and drops what nothing reads any more."""
     _find_hard_sigmoid(graph)
     _find_hard_swish(graph)
     graph.prune()
-    return graph
 
 
 def _lower_activations(graph: Graph, derived: Callable[[Any, Any], None]) -> None:

@@ -1,0 +1,39 @@
+"""Half of the weights pruned by tfmot, then quantization-aware training that keeps the zeros, then int8.
+
+pip install 'keras_mobilenets[tfmot]' && python examples/pruning.py
+"""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tensorflow_model_optimization.sparsity import keras as sparsity
+
+from keras_mobilenets import data, export, inline, quantize_model
+from keras_mobilenets.quantization import KeepZeros, from_tf_keras, to_tf_keras
+from keras_mobilenets.training import build_classifier, fit
+
+
+def show(stage, model, file=None):
+    scores = export.TFLiteModel(file).predict(pixels) if file else model.predict_on_batch(pixels)
+    kernels = np.concatenate([weight.numpy().ravel() for weight in inline(model).weights if weight.name == "kernel"])
+    content = Path(file).read_bytes() if file else b"".join(weight.tobytes() for weight in model.get_weights())
+    accuracy, zeros, size = np.mean(scores.argmax(-1) == labels), np.mean(kernels == 0), len(zlib.compress(content))
+    print(f"{stage:7} accuracy {accuracy:.3f}, zeros {zeros:.2f}, zipped {size / 1000:.0f} kB")
+
+
+digits = data.load("digits", image_size=32, batch_size=64)
+pixels, labels = (np.concatenate(parts) for parts in zip(*digits.val.as_numpy_iterator(), strict=True))
+model = build_classifier("MobileNet", classes=10, image_size=32, alpha=0.25)
+fit(model, digits, epochs=15)
+show("float", model)
+schedule = sparsity.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=60, frequency=10)
+twin = sparsity.prune_low_magnitude(to_tf_keras(model), schedule)
+twin.compile("adam", "sparse_categorical_crossentropy")
+twin.fit(digits.train, epochs=5, verbose=0, callbacks=[sparsity.UpdatePruningStep()])
+from_tf_keras(twin, model)
+show("pruned", model)
+quantized = quantize_model(model)
+fit(quantized, digits, epochs=3, learning_rate=1e-4, callbacks=[KeepZeros()])
+export.export_tflite(quantized, "digits.tflite", verify=digits.val, verbose=False)
+show("int8", quantized, "digits.tflite")
