@@ -70,7 +70,7 @@ class Tally:
             self.whole.add(true, whole)
         self.low, self.high = np.minimum(self.low, true.min(axes)), np.maximum(self.high, true.max(axes))
         self.count += true.size
-        if grid is not None:  # what is beyond the last step rounds to another value than its own step
+        if grid is not None:
             outside = (true < grid.low - grid.step / 2) | (true > grid.high + grid.step / 2)
             self.clipped += int(outside.sum())
 
@@ -144,9 +144,12 @@ def _alone(simulation: Simulation, site: Site, live: Values) -> Any:
 
 def _rest(simulation: Simulation, node: Node, live: Values, value: Any) -> list[np.ndarray]:
     """The outputs of the float model with another value of one node."""
-    values = ChainMap({node: value}, live)
-    nodes = simulation.graph.nodes
-    for later in nodes[nodes.index(node) + 1 :]:
+    changed: dict[Node, Any] = {node: value}
+    values = ChainMap(changed, live)
+    start = simulation.graph.nodes.index(node) + 1
+    for later, dying in zip(simulation.graph.nodes[start:], simulation.dying[start:], strict=True):
         if not later.is_input:
-            values[later] = simulation.run(later, values, ())
+            changed[later] = simulation.run(later, values, ())
+        for dead in dying:
+            changed.pop(dead, None)
     return simulation.results(values)

@@ -128,7 +128,7 @@ class FileSimulation(Simulation):
     def _match_others(self) -> None:
         """Operations without a kernel come in the same order in the file; their kind and size tell them apart."""
         taken = {tensor.index for tensor in self.tensors.values()}
-        operators = [one for one in self.file.operators if one.name not in KERNEL_OPERATIONS]
+        operators = [one for one in self.file.operators if not self._has_constant(one)]
         for site in [one for one in self.sites if one not in self.tensors]:
             kinds = self._operations(site)
             for operator in operators:
@@ -138,6 +138,12 @@ class FileSimulation(Simulation):
                     self.tensors[site] = tensor
                     taken.add(tensor.index)
                     break
+
+    def _has_constant(self, operator: Operator) -> bool:
+        """Whether the first two operands are not both computed: `x + 3` belongs to a hard-swish."""
+        operands = self.file.operands(operator)[:2]
+        binary = operator.name in ("ADD", "SUB", "MUL", *KERNEL_OPERATIONS)
+        return binary and any(operand is not None and operand.is_constant for operand in operands)
 
     def _operations(self, site: Site) -> tuple[str, ...]:
         if site.kernel is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,8 @@ class Judge:
     def _nothing_stands_out(self, first: Any) -> Verdict:
         headline = f"No layer stands out: the one that hurts most, '{first.name}', {self._in_words(first, verb=True)}"
         headline += " when it is quantized alone."
+        if first.cost is not None and first.cost <= 0:
+            headline = f"No layer hurts: none loses any {self.metric} when it is quantized alone."
         cost, error = self.cost(self.found.quantized)
         if cost is None or error is None:
             advice = ""
@@ -152,7 +155,7 @@ class Judge:
     def _in_words(self, layer: Any, verb: bool = False) -> str:
         if layer.cost is None:
             return f"{'leaves ' if verb else ''}{layer.outputs_db or 0:.0f} dB at the outputs"
-        points = f"{_points(layer.cost)}"
+        points = _points(layer.cost)
         return f"costs {points} of {self.metric} (± {layer.cost_error * 100:.1f})" if verb else points
 
     def _is_kernel(self, site: Site) -> bool:
@@ -239,17 +242,14 @@ class Judge:
         return attempt(self.simulation, self.batches, self.found, on)
 
 
-class _replaced:
+@contextlib.contextmanager
+def _replaced(entries: dict[Any, Any], key: Any, value: Any) -> Iterator[None]:
     """One entry of a dictionary is another one inside the block."""
-
-    def __init__(self, entries: dict[Any, Any], key: Any, value: Any):
-        self.entries, self.key, self.value = entries, key, value
-
-    def __enter__(self) -> None:
-        self.old, self.entries[self.key] = self.entries[self.key], self.value
-
-    def __exit__(self, *details: Any) -> None:
-        self.entries[self.key] = self.old
+    old, entries[key] = entries[key], value
+    try:
+        yield
+    finally:
+        entries[key] = old
 
 
 def _why_range(layer: Any) -> str:
