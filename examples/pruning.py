@@ -15,6 +15,7 @@ from keras_mobilenets.training import build_classifier, fit
 
 
 def show(stage, model, file=None):
+    """Prints how good and how small the model is, or the file."""
     scores = export.TFLiteModel(file).predict(pixels) if file else model.predict_on_batch(pixels)
     kernels = np.concatenate([weight.numpy().ravel() for weight in inline(model).weights if weight.name == "kernel"])
     content = Path(file).read_bytes() if file else b"".join(weight.tobytes() for weight in model.get_weights())

@@ -1,12 +1,16 @@
 """The bridge to Keras 2, tested against tfmot itself: the twin answers alike, tfmot takes it, its weights come back."""
 
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras
 
 from keras_mobilenets import (
     HardSigmoid,
@@ -20,9 +24,6 @@ from keras_mobilenets import (
 )
 from keras_mobilenets.export import audit
 from keras_mobilenets.quantization import KeepZeros, from_tf_keras, tfmot_annotate, to_tf_keras
-
-tfmot = pytest.importorskip("tensorflow_model_optimization")
-tf_keras = pytest.importorskip("tf_keras")
 
 SMALL = {"input_shape": (32, 32, 3), "weights": None, "classes": 5}
 SPARSITY = 0.75
@@ -171,6 +172,13 @@ def test_weights_of_other_shapes_are_refused_before_any_is_set():
         from_tf_keras(to_tf_keras(other), model)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
+
+
+def test_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    monkeypatch.delitem(sys.modules, "keras_mobilenets.quantization.bridge_layers")
+    with pytest.raises(ImportError, match=re.escape("pip install 'keras_mobilenets[tfmot]'")):
+        importlib.import_module("keras_mobilenets.quantization.bridge_layers")
 
 
 @pytest.fixture

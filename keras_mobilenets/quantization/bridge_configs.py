@@ -7,9 +7,9 @@ from typing import Any
 from keras_mobilenets.quantization.bridge_layers import FRONT_LAYERS, HardSigmoid, HardSwish, Rescaling, tf_keras
 from keras_mobilenets.utils import require
 
-tfmot = require("tensorflow_model_optimization", "tfmot")
+tfmot: Any = require("tensorflow_model_optimization", "tfmot")
 
-_quantization = tfmot.quantization.keras
+_quantization: Any = tfmot.quantization.keras
 _quantizers = _quantization.quantizers
 _register = tf_keras.utils.register_keras_serializable("keras_mobilenets")
 

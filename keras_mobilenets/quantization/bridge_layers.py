@@ -15,7 +15,7 @@ from keras_mobilenets.layers import HardSigmoid as Keras3HardSigmoid
 from keras_mobilenets.layers import HardSwish as Keras3HardSwish
 from keras_mobilenets.utils import require
 
-tf_keras = require("tf_keras", "tfmot")
+tf_keras: Any = require("tf_keras", "tfmot")
 
 _register = tf_keras.utils.register_keras_serializable("keras_mobilenets")
 

@@ -14,9 +14,9 @@ from keras_mobilenets.layers import inline
 class KeepZeros(keras.callbacks.Callback):
     """Keeps the weights of kernels zero that are zero when training begins.
 
-    Pruning is lost in fine-tuning where nothing holds it. The zeros are masked by the optimizer after each step, so that
-    its momentum cannot move them either; rounding a kernel to integers keeps them, and so does folding the batch
-    normalization into it.
+    Pruning is lost in fine-tuning where nothing holds it. The masks are applied at the end of each optimizer step, so
+    that momentum moves no zero either. Rounding a kernel to integers and folding a batch normalization into it keep
+    zeros by themselves.
 
     Example:
 
