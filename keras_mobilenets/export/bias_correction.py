@@ -75,7 +75,7 @@ def correct_biases(model: keras.Model, means: dict[str, np.ndarray], images: np.
 
 
 def _biases(graph: Graph) -> Iterator[tuple[Node, Any]]:
-    """Each node that adds a bias to a convolution or dense layer, and the bias."""
+    """Each node that adds a bias to a convolution or dense layer, with no activation in it, and the bias."""
     consumers, layers = graph.consumers(), [node.layer for node in graph.nodes]
     for node in graph.nodes:
         if not isinstance(node.layer, (QuantKernel, *KERNEL_LAYERS)) or layers.count(node.layer) > 1:
@@ -84,7 +84,7 @@ def _biases(graph: Graph) -> Iterator[tuple[Node, Any]]:
         if len(readers) == 1 and isinstance(readers[0].layer, keras.layers.BatchNormalization):
             if readers[0].layer.center:
                 yield readers[0], readers[0].layer.beta
-        elif node.layer.use_bias:
+        elif node.layer.use_bias and node.layer.activation is keras.activations.linear:
             yield node, node.layer.bias
 
 

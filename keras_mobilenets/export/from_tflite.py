@@ -96,10 +96,11 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
         raise ValueError(f"{name} cannot become a MobileNet or MobileNetV2 of this package: {reason}.") from None
     kernels = [one for one in operators if one.name != "ADD"]
     _set_weights(model, graph, kernels)
-    if taken is not None:
+    if taken is not None and not quantized:  # else its own rounding does to the means what the file's does
         means = _means_in_file(read_bytes(source), [one.outputs[0] for one in kernels], taken[:CORRECTION_IMAGES])
         names = [(norm or layer).name for layer, norm in _kernels_and_norms(model)]
         correct_biases(model, dict(zip(names, means, strict=True)), taken)
+    if taken is not None:
         _measure_statistics(model, taken)
     if not quantized:
         return model
