@@ -1,4 +1,4 @@
-"""What every part of the package may use: whole files, and extras that name themselves when they are missing."""
+"""What every part of the package may use: whole files, folders of one process, extras that name themselves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -44,6 +49,42 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         elif path.is_dir():
             os.replace(path, Path(folder) / "previous")  # a folder that holds files cannot be replaced in one step
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps a folder for this process alone while the block runs, on this machine and where its file system says so.
+
+    The operating system frees it when the process ends, however it ends. Where there are no such locks (Windows),
+    nothing is held.
+
+    Args:
+        folder: is made if missing; a file `.lock` stays in it.
+
+    Raises:
+        BlockingIOError: another process, or another part of this one, has it; the message has its number.
+
+    Example:
+
+    >>> with locked("runs/one"):
+    ...     pass
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "of unknown number"
+            raise BlockingIOError(error.errno, f"{folder} is in use by process {owner}") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,14 +1,28 @@
-"""Training that stops anywhere and goes on; classifiers from weights; what is frozen stays."""
+"""Training that stops and goes on; classifiers from weights; what is frozen stays; learning from a teacher."""
+
+import signal
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_mobilenets.applications import MobileNetV2
 from keras_mobilenets.data import load
 from keras_mobilenets.layers import inline
-from keras_mobilenets.training import Checkpoint, build_classifier, fit, fit_head, freeze_normalization
+from keras_mobilenets.quantization import quantize_model
+from keras_mobilenets.training import (
+    Checkpoint,
+    build_classifier,
+    distiller,
+    fine_tune,
+    fit,
+    fit_head,
+    freeze_normalization,
+    unfreeze,
+)
 
 EPOCHS = 4
 
@@ -37,7 +51,7 @@ def small_model(seed=0):
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C in the middle of an epoch."""
+    """Ctrl-C in the second step of an epoch."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -48,11 +62,11 @@ class Interrupt(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if (self.epoch, batch) == (self.stop, 1):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_fit_learns_and_tells_its_history(data):
-    history = fit(small_model(), data, epochs=15, learning_rate=0.01)
+    history = fit(small_model(), data, epochs=15, learning_rate=0.02)
     assert len(history) == 15
     assert set(history[0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert history[-1]["val_accuracy"] == 1.0  # the classes' brightness does not even overlap
@@ -64,8 +78,8 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(data, tmp_path,
     history = fit(whole, data, epochs=EPOCHS)
     with pytest.raises(KeyboardInterrupt):
         fit(small_model(), data, epochs=EPOCHS, checkpoint=Checkpoint(tmp_path), callbacks=[Interrupt(stop)])
-    assert Checkpoint(tmp_path).epochs_done() == stop
-    resumed = small_model(seed=0 if stop == 0 else 1)  # another start, which the checkpoint must replace
+    assert Checkpoint(tmp_path).position() == (stop, 2)  # saved after the step in which Ctrl-C came
+    resumed = small_model(seed=1)  # another start, which the checkpoint must replace
     assert fit(resumed, data, epochs=EPOCHS, checkpoint=Checkpoint(tmp_path)) == history
     for one, other in zip(whole.variables, resumed.variables, strict=True):
         assert np.array_equal(one, other), one.path  # to the bit: one CPU, the same pictures, crops and masks
@@ -81,21 +95,7 @@ def test_a_damaged_checkpoint_is_passed_over(data, tmp_path):
     model = small_model()
     history = fit(model, data, epochs=2, checkpoint=Checkpoint(tmp_path))
     assert len(history) == 2
-    assert len(list(tmp_path.glob("*.npz"))) == 2  # the two newest are kept
-
-
-def test_a_full_disk_leaves_the_checkpoints_whole(data, tmp_path, monkeypatch):
-    fit(small_model(), data, epochs=1, checkpoint=Checkpoint(tmp_path))
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def full(path, **arrays):
-        path.write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="No space left"):
-        fit(small_model(), data, epochs=2, checkpoint=Checkpoint(tmp_path))
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert model.optimizer.iterations == 8
 
 
 def test_the_checkpoint_of_another_model_is_refused(data, tmp_path):
@@ -106,11 +106,23 @@ def test_the_checkpoint_of_another_model_is_refused(data, tmp_path):
         fit(other, data, epochs=2, checkpoint=Checkpoint(tmp_path))
 
 
-def test_a_loss_that_is_no_number_stops_at_once(data):
+def test_a_loss_that_is_no_number_stops_at_once(data, tmp_path):
     model = small_model()
-    model.layers[-1].kernel.assign(np.full(model.layers[-1].kernel.shape, np.nan))
-    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1\b.*learning rate"):
-        fit(model, data, epochs=1)
+    fit(model, data, epochs=1, checkpoint=Checkpoint(tmp_path))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(FloatingPointError, match=r"epoch 2, step \d.*train_from\(1, \d\), are in \[.*a lower learning"):
+        fit(model, data, epochs=2, learning_rate=1e30, checkpoint=Checkpoint(tmp_path))
+    assert sorted(tmp_path.iterdir()) == before  # nothing of it was saved
+
+
+def test_a_batch_that_is_no_number_is_named(data):
+    images = np.full((8, 16, 16, 3), np.nan, "float32")
+    batches = tf.data.Dataset.from_tensors((images, np.zeros(8))).repeat()
+    broken = types.SimpleNamespace(
+        batch_size=8, steps_per_epoch=1, val=data.val, train_from=lambda epoch, step=0: batches
+    )
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1\. The images of its batch.*not all numbers"):
+        fit(small_model(), broken, epochs=1)
 
 
 @pytest.mark.parametrize("builder", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"])
@@ -175,3 +187,85 @@ def test_frozen_normalization_keeps_its_statistics(data):
     assert len(normalizations) == 52
     assert all(map(np.array_equal, before[0], after))
     assert not np.array_equal(before[1], kernel)
+
+
+def test_stages_are_unfrozen_from_the_end():
+    model = build_classifier("MobileNetV3Small", classes=2, image_size=224, alpha=0.75)
+    counts = []
+    for stages in (0, 1, 2, None):
+        unfreeze(model, stages)
+        trained = [layer for layer in inline(model).layers if layer.trainable and layer.weights]
+        assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trained)
+        counts.append(len(trained))
+    # No layer; the 3 after the last depthwise stride 2, 2 blocks of 5, the last convolutions and the head; ...
+    assert counts[0] == 0 and counts[-1] == len([one for one in inline(model).layers if one.weights]) - 34
+    assert counts == sorted(set(counts))
+    with pytest.raises(ValueError, match="stages=-1"):
+        unfreeze(model, -1)
+
+
+def test_fine_tuning_trains_the_head_and_then_the_stages(data, tmp_path):
+    def model(seed=0):
+        keras.utils.set_random_seed(seed)
+        return build_classifier("MobileNet", classes=2, image_size=16, alpha=0.25, momentum=0.9)
+
+    told = []
+    tuned = model()
+    kernels = {name: np.array(inline(tuned).get_layer(name).kernel) for name in ("conv1", "conv_pw_13")}
+    history = fine_tune(tuned, data, epochs=3, checkpoints=tmp_path, tell=told.append)
+    assert len(history) == 3
+    assert [line for line in told if "held out" not in line][1:] == ["its last 2 stages", "the whole network"]
+    assert not any(np.array_equal(inline(tuned).get_layer(name).kernel, old) for name, old in kernels.items())
+    resumed = model(seed=1)
+    assert fine_tune(resumed, data, epochs=3, checkpoints=tmp_path) == history  # from the checkpoints alone
+    assert all(np.array_equal(one, other) for one, other in zip(tuned.weights, resumed.weights, strict=True))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_student_learns_what_only_the_teacher_knows(data, quantized):
+    """The teacher calls light pictures the first class; against the labels the student agrees with it."""
+    teacher = small_model()
+    swapped = types.SimpleNamespace(
+        batch_size=data.batch_size,
+        steps_per_epoch=data.steps_per_epoch,
+        val=data.val.map(lambda images, labels: (images, 1 - labels)),
+        train_from=lambda epoch, step=0: data.train_from(epoch, step).map(lambda images, labels: (images, 1 - labels)),
+    )
+    assert fit(teacher, swapped, epochs=15, learning_rate=0.02)[-1]["val_accuracy"] == 1.0
+    student = quantize_model(small_model(seed=1)) if quantized else small_model(seed=1)
+    weights = [np.array(weight) for weight in teacher.weights]
+    joined = distiller(student, teacher, student_loss_weight=0.0)
+    history = fit(joined, data, epochs=15, learning_rate=0.02)
+    assert history[-1]["val_accuracy"] == 0.0
+    assert all(map(np.array_equal, weights, teacher.weights))
+    images = np.concatenate([images for images, _ in data.val.as_numpy_iterator()])
+    assert np.array_equal(student.predict(images).argmax(-1), teacher.predict(images).argmax(-1))
+
+
+def test_the_distilled_loss_is_that_of_the_formula():
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((4,))
+    models = [keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(inputs)) for _ in range(2)]
+    x, labels = rng.normal(size=(8, 4)).astype("float32"), rng.integers(0, 3, 8)
+    joined = distiller(*models, temperature=4.0, student_loss_weight=0.25)
+    joined.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    student, teacher = (model.predict(x).astype("float64") for model in models)
+    soft = [scores ** (1 / 4) / (scores ** (1 / 4)).sum(-1, keepdims=True) for scores in (student, teacher)]
+    divergence = (soft[1] * np.log(soft[1] / soft[0])).sum(-1).mean()
+    expected = 0.25 * -np.log(student[np.arange(8), labels]).mean() + 0.75 * 16 * divergence
+    assert joined.evaluate(x, labels, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)  # float32
+
+
+def test_an_embedding_is_learned_by_squared_difference(data):
+    def embedding(seed):
+        model = small_model(seed)
+        return keras.Model(model.input, keras.layers.Dense(6)(model.layers[-2].output))
+
+    teacher, student = embedding(0), embedding(1)
+    history = fit(distiller(student, teacher, embeddings=True), data, epochs=15, learning_rate=0.02)
+    assert history[-1]["val_loss"] < history[0]["val_loss"] / 4
+    images, _ = next(data.val.as_numpy_iterator())
+    difference = np.mean((student.predict(images) - teacher.predict(images)) ** 2)
+    assert history[-1]["val_loss"] == pytest.approx(difference, rel=1e-4)  # one batch of four pictures
+    with pytest.raises(ValueError, match="must end in a softmax"):
+        distiller(student, teacher)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,23 @@ from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_kera
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
 from keras_mobilenets.export import audit, export_tflite
 from keras_mobilenets.export.conversion import require_tensorflow
+from keras_mobilenets.export.samples import normalization_of
 from keras_mobilenets.quantization import calibrate, quantize_model
-from keras_mobilenets.training import Checkpoint, build_classifier, fit, fit_head, freeze_normalization
-from keras_mobilenets.utils import atomic_path
+from keras_mobilenets.training import (
+    RECIPES,
+    Checkpoint,
+    JsonLines,
+    build_classifier,
+    fine_tune,
+    fit,
+    freeze_normalization,
+)
+from keras_mobilenets.utils import atomic_path, locked
 
 STEPS = 4
 PEERS = ("keras", "tensorflow", "numpy")
 PHASES = ("float", "quantized")
-# Highest learning rates: in float, and with 8 bits simulated.
-FROM_SCRATCH = 5e-3, 2e-4
-FROM_WEIGHTS = 2e-4, 2e-5
+LOG_FILE = "log.jsonl"
 CALIBRATION_STEPS = 8
 KEPT_PICTURES = 400  # at most; what the report may choose its examples from
 
@@ -48,19 +56,27 @@ class Job:
         require_tensorflow()  # before hours of training: the conversion at the end runs on no other backend
         self.folder = folder
         self.settings = settings
-        self.rates = FROM_SCRATCH if settings.weights is None else FROM_WEIGHTS
+        self.recipe = RECIPES[settings.recipe]
         keras.utils.set_random_seed(settings.seed)
         self.data = self._load()
-        begin(folder, settings)
-        with atomic_path(folder / LABELS_FILE) as path:
-            path.write_text("\n".join(self.data.class_names) + "\n", encoding="utf-8")
+        self.teacher = self._teacher()
 
     def run(self) -> dict[str, Any]:
         """Does whatever is still to do, and gives what `metrics.json` holds."""
-        model = self._trained()
-        quantized = self._quantized(model)
-        exported = self._exported(quantized)
-        return self._compared(model, quantized, exported)
+        with locked(self.folder):
+            begin(self.folder, self.settings)
+            with atomic_path(self.folder / LABELS_FILE) as path:
+                path.write_text("\n".join(self.data.class_names) + "\n", encoding="utf-8")
+            try:
+                model = self._trained()
+                quantized = self._quantized(model)
+                exported = self._exported(quantized)
+                return self._compared(model, quantized, exported)
+            except (KeyboardInterrupt, SystemExit):
+                progress.console.print(
+                    f"To go on: keras-mobilenets train --resume --output {self.folder}", soft_wrap=True
+                )
+                raise
 
     def _load(self) -> images.ImageData:
         settings = self.settings
@@ -85,28 +101,45 @@ class Job:
                 progress.console.print(f"    {line}", markup=False)
         return data
 
+    def _teacher(self) -> keras.Model | None:
+        """The model to learn from, made to take the data's pixels."""
+        if self.settings.teacher is None:
+            return None
+        teacher = load_keras(Path(self.settings.teacher))
+        known, asked = teacher.output_shape[-1], len(self.data.class_names)
+        if known != asked:
+            raise ValueError(f"The teacher knows {known} classes, {self.data.name} has {asked}")
+        scale = normalization_of(teacher)
+        inputs = keras.Input((*self.data.image_size, 3))
+        pixels = keras.layers.Resizing(*teacher.input_shape[1:3])(inputs)
+        return keras.Model(inputs, teacher((pixels - scale.mean) / scale.std), name="teacher")
+
     def _trained(self) -> keras.Model:
         """The float model."""
         settings, path = self.settings, self.folder / "float.keras"
         progress.step(2, STEPS, f"Training {settings.model}, alpha {settings.alpha:g}")
         if path.exists():
             return _done(path)
+        recipe, batch_size = self.recipe, self.data.batch_size
+        steps = settings.epochs * self.data.steps_per_epoch
+        average = recipe.batch_norm_momentum
         model = build_classifier(
             settings.model,
             classes=len(self.data.class_names),
             image_size=self.data.image_size,
             alpha=settings.alpha,
             weights=settings.weights,
+            dropout=recipe.dropout,
+            momentum=average and recipe.momentum(average, batch_size=batch_size, steps=steps),
         )
-        if settings.weights is not None:
-            checkpoint = Checkpoint(self._checkpoints("float"))
-            if not checkpoint.epochs_done():  # else everything that follows is restored anyway
-                progress.console.print("  the classifier alone, on the features of the network as it was given")
-                with progress.counting("features") as count:
-                    head = fit_head(model, self.data, progress=count)
-                progress.console.print(f"  held out {head[-1]['val_accuracy']:6.1%}")
-            freeze_normalization(model)
-        self._fit("float", model, settings.epochs, self.rates[0])
+        options = {"recipe": recipe, "epochs": settings.epochs}
+        if recipe.stages:
+            with progress.counting("features") as count:
+                tell = lambda text: progress.console.print(f"  {text}")  # noqa: E731
+                options |= {"checkpoints": self._checkpoints("float"), "progress": count, "tell": tell}
+                self._fit("float", fine_tune, model, **options)
+        else:
+            self._fit("float", fit, model, checkpoint=Checkpoint(self._checkpoints("float")), **options)
         _save(model, path)
         return model
 
@@ -120,7 +153,14 @@ class Job:
             quantized = quantize_model(model)
             freeze_normalization(quantized)
             calibrate(quantized, self.data.train.take(CALIBRATION_STEPS))
-        self._fit("quantized", quantized, self.settings.quantize_epochs, self.rates[1])
+        self._fit(
+            "quantized",
+            fit,
+            quantized,
+            recipe=RECIPES[self.recipe.quantize or self.recipe.name],
+            epochs=self.settings.quantize_epochs,
+            checkpoint=Checkpoint(self._checkpoints("quantized")),
+        )
         _save(quantized, path)
         return quantized
 
@@ -178,12 +218,12 @@ class Job:
         progress.console.print(_table(metrics), f"Look at {self.folder / report.REPORT_FILE}", sep="\n")
         return metrics
 
-    def _fit(self, name: str, model: keras.Model, epochs: int, rate: float) -> None:
+    def _fit(self, name: str, function: Callable[..., Any], model: keras.Model, **options: Any) -> None:
+        """Trains by `fit` or `fine_tune`, and writes down how it went."""
+        log = JsonLines(self.folder / LOG_FILE, run=name)
+        board = keras.callbacks.TensorBoard(self.folder / "tensorboard" / name, write_graph=False)
         with progress.epochs(name, self.data.batch_size) as callback:
-            checkpoint = Checkpoint(self._checkpoints(name))
-            history = fit(
-                model, self.data, epochs=epochs, learning_rate=rate, checkpoint=checkpoint, callbacks=[callback]
-            )
+            history = function(model, self.data, teacher=self.teacher, callbacks=[callback, log, board], **options)
         write_json(self.folder / f"history-{name}.json", history)
 
     def _checkpoints(self, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import Any
 import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+RECENT = 50  # steps over which the speed is taken
 
 console = Console(highlight=False)
 
@@ -32,13 +35,15 @@ class EpochProgress(keras.callbacks.Callback):
         epochs, steps = self.params["epochs"], self.params["steps"]
         self.task = self.bar.add_task(self.name, total=epochs * steps, note="preparing the first step")
         self.bar.start()
+        self.times: collections.deque[float] = collections.deque(maxlen=RECENT)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.began = epoch, time.perf_counter()
         self.bar.update(self.task, completed=epoch * self.params["steps"])
 
     def on_train_batch_end(self, batch, logs=None):
-        speed = (batch + 1) * self.batch_size / (time.perf_counter() - self.began)
+        self.times.append(time.perf_counter())
+        speed = (len(self.times) - 1) * self.batch_size / max(self.times[-1] - self.times[0], 1e-9)
         done = self.epoch * self.params["steps"] + batch + 1
         self.bar.update(self.task, completed=done, note=f"loss {logs['loss']:.3f}  {speed:,.0f} images/s")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_mobilenets.training.recipes import RECIPES
 from keras_mobilenets.utils import atomic_path
 
 RUN_FILE = "run.json"
@@ -24,6 +25,8 @@ class Settings:
         alpha: width multiplier.
         image_size: side of the model's input; None: by the pictures.
         weights: "imagenet", path of a weight file, or None.
+        recipe: name of the float training's recipe.
+        teacher: path of a model to learn from, or None.
         epochs: of float training.
         quantize_epochs: of quantization-aware training.
         batch_size: pictures in a training step.
@@ -36,6 +39,8 @@ class Settings:
     alpha: float
     image_size: int | None
     weights: str | None
+    recipe: str
+    teacher: str | None
     epochs: int
     quantize_epochs: int
     batch_size: int
@@ -46,12 +51,18 @@ class Settings:
     def decide(cls, **given: Any) -> Settings:
         """Fills in what the user left open; a network that starts from weights needs less training."""
         trained = given["weights"] is not None
+        name = given["recipe"] or ("finetune" if trained else "scratch")
+        recipe = RECIPES[name]
+        if recipe.stages and not trained:
+            raise ValueError(f"The recipe {name} starts from weights: add --weights imagenet, or a file")
         defaults = {
             "alpha": 1.0 if trained else 0.5,
-            "epochs": 6 if trained else 15,
-            "quantize_epochs": 2 if trained else 3,
+            "recipe": name,
+            "epochs": recipe.epochs,
+            "quantize_epochs": RECIPES[recipe.quantize or name].epochs,
         }
-        absolute = {name: str(Path(given[name]).resolve()) for name in ("data", "weights") if _is_path(given[name])}
+        paths = ("data", "weights", "teacher")
+        absolute = {name: str(Path(given[name]).resolve()) for name in paths if _is_path(given[name])}
         return cls(**{**given, **{k: v for k, v in defaults.items() if given[k] is None}, **absolute})
 
 

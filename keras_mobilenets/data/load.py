@@ -69,13 +69,13 @@ class ImageData:
         epoch = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).take(1)
         return self._batches(epoch).apply(tf.data.experimental.assert_cardinality(self.steps_per_epoch))
 
-    def train_from(self, epoch: int) -> tf.data.Dataset:
-        """An endless stream of training batches that begins with `epoch` (from 0), for a run that goes on.
+    def train_from(self, epoch: int, step: int = 0) -> tf.data.Dataset:
+        """An endless stream of training batches that begins with batch `step` of `epoch` (from 0): a run that goes on.
 
         An epoch depends on its number and the seed alone. Give `steps_per_epoch` to `fit`.
         """
         first = self.seed * SEED_STRIDE + epoch
-        return self._batches(tf.data.Dataset.range(first, np.iinfo(np.int64).max))
+        return self._batches(tf.data.Dataset.range(first, np.iinfo(np.int64).max), step)
 
     @property
     def val(self) -> tf.data.Dataset:
@@ -87,10 +87,15 @@ class ImageData:
             pipeline.evaluation_batches(self._val, image_size=self.image_size, batch_size=self.batch_size)
         )
 
-    def _batches(self, epochs: tf.data.Dataset) -> tf.data.Dataset:
+    def _batches(self, epochs: tf.data.Dataset, step: int = 0) -> tf.data.Dataset:
         return self._preprocessed(
             pipeline.training_batches(
-                self._train, epochs, image_size=self.image_size, batch_size=self.batch_size, augment=self.augment
+                self._train,
+                epochs,
+                image_size=self.image_size,
+                batch_size=self.batch_size,
+                augment=self.augment,
+                skip=step,
             )
         )
 

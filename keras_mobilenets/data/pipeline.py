@@ -23,11 +23,18 @@ def usual_size(source: Source) -> int:
 
 
 def training_batches(
-    source: Source, epochs: tf.data.Dataset, *, image_size: tuple[int, int], batch_size: int, augment: str
+    source: Source,
+    epochs: tf.data.Dataset,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    augment: str,
+    skip: int = 0,
 ) -> tf.data.Dataset:
     """Batches of (float32 images in [0, 255], labels), one pass over `source` for each number in `epochs`.
 
-    The order and the random crops follow from the number alone: epoch 40 is the same in a run that was interrupted.
+    The first `skip` batches are left out before anything is decoded. The order and the random crops follow from the
+    number alone: epoch 40 is the same in a run that was interrupted.
     """
     whole = source.count // batch_size * batch_size
 
@@ -41,7 +48,8 @@ def training_batches(
     def decode(seed: tf.Tensor, item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _training_image(source.read(item), plain, seed, image_size, augment), label
 
-    batches = epochs.flat_map(shuffled).map(decode, AUTOTUNE).batch(batch_size, drop_remainder=True)
+    examples = epochs.flat_map(shuffled).skip(skip * batch_size)
+    batches = examples.map(decode, AUTOTUNE).batch(batch_size, drop_remainder=True)
     return batches.prefetch(AUTOTUNE)
 
 

@@ -53,7 +53,8 @@ class FreezeQuantization(keras.callbacks.Callback):
         due = self.batch_norm_after, self.ranges_after
         freeze_norms, freeze_ranges = (epochs is not None and epoch >= epochs for epochs in due)
         changed = False
-        for layer in inline(self.model).layers:
+        trained = getattr(self.model, "student", self.model)  # of a keras.distillation.Distiller
+        for layer in inline(trained).layers:
             if isinstance(layer, QuantBatchNormalization) and layer.frozen_statistics != freeze_norms:
                 layer.frozen_statistics, changed = freeze_norms, True
             if isinstance(layer, FakeQuant) and layer.frozen != freeze_ranges:

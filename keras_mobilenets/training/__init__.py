@@ -1,4 +1,4 @@
-"""Training a classifier on data of one's own, so that a run can stop anywhere and go on."""
+"""Training a classifier by a published recipe or an own one, so that a run can stop anywhere and go on."""
 
 import lazy_loader
 

@@ -1,5 +1,13 @@
 from .checkpoint import Checkpoint as Checkpoint
 from .classifier import build_classifier as build_classifier
+from .compiling import compile_model as compile_model
+from .distillation import distiller as distiller
 from .fitting import fit as fit
-from .fitting import fit_head as fit_head
-from .fitting import freeze_normalization as freeze_normalization
+from .logs import JsonLines as JsonLines
+from .recipes import RECIPES as RECIPES
+from .recipes import Recipe as Recipe
+from .recipes import recipe as recipe
+from .transfer import fine_tune as fine_tune
+from .transfer import fit_head as fit_head
+from .transfer import freeze_normalization as freeze_normalization
+from .transfer import unfreeze as unfreeze

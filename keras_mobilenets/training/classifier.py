@@ -28,6 +28,7 @@ def build_classifier(
     alpha: float = 1.0,
     weights: str | os.PathLike[str] | None = None,
     dropout: float = 0.2,
+    momentum: float | None = None,
     stem_stride: int | None = None,
 ) -> keras.Model:
     """Builds a MobileNet for classes of one's own.
@@ -43,6 +44,8 @@ def build_classifier(
         alpha: width multiplier.
         weights: None (random), "imagenet", or a weight file of this network with or without its top.
         dropout: rate before the classifier.
+        momentum: of the moving averages of batch normalization. By default the published one with weights, and .9,
+            for runs of a few hundred steps, without.
         stem_stride: strides of the first layers, 4 as published, 2 or 1 for small images. By default 4, or what
             leaves a last feature map of at least 4 x 4, if the weights are random.
 
@@ -65,8 +68,10 @@ def build_classifier(
         stem_stride = 4 if weights is not None else _stem_stride(min(height, width))
     inputs = keras.Input((height, width, 3), name="image")
     scaled = inputs if builder in SCALES_PIXELS else keras.layers.Rescaling(1 / 127.5, -1, name="rescaling")(inputs)
-    momentum = {} if weights is not None else {"momentum": SHORT_RUN_MOMENTUM}
-    base = _base(builder, scaled, weights, alpha=alpha, stem_stride=stem_stride, **momentum)
+    if momentum is None and weights is None:
+        momentum = SHORT_RUN_MOMENTUM
+    options = {} if momentum is None else {"momentum": momentum}
+    base = _base(builder, scaled, weights, alpha=alpha, stem_stride=stem_stride, **options)
     outputs = keras.layers.Dropout(dropout, name=HEAD[0])(base.output)
     outputs = keras.layers.Dense(classes, activation="softmax", name=HEAD[1])(outputs)
     return keras.Model(inputs, outputs, name=f"{builder.lower()}_classifier")

@@ -1,0 +1,103 @@
+"""From a recipe to a compiled model: Keras' own optimizers, schedules, weight decay and averages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mobilenets.layers import inline
+from keras_mobilenets.training.recipes import Recipe
+
+
+def compile_model(
+    model: keras.Model,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    batch_size: int,
+    learning_rate: float | None = None,
+) -> None:
+    """Compiles a classifier, or a distiller of one, to be trained as a recipe says. `fit` does this by itself.
+
+    Args:
+        model: ends in a softmax; its dropout and batch normalization are as they are.
+        recipe: from `keras_mobilenets.training.recipe`.
+        epochs: of the run; the recipe's schedule is stretched or shortened to it.
+        steps_per_epoch: batches in an epoch.
+        batch_size: that the recipe is scaled to.
+        learning_rate: the highest one, in place of the recipe's.
+
+    Example:
+
+    >>> model = build_classifier("MobileNet", classes=2, image_size=32, alpha=0.25)
+    >>> compile_model(model, recipe("v3-paper"), epochs=5, steps_per_epoch=10, batch_size=64)
+    >>> model.optimizer.use_ema
+    True
+    """
+    steps = epochs * steps_per_epoch
+    rate = recipe.rate(batch_size) if learning_rate is None else learning_rate
+    stretch = epochs / recipe.epochs
+    options = dict(recipe.options)
+    if recipe.l2:
+        # Keras takes l2 x rate off a weight at each step. In the published loss the same goes through the momentum.
+        options["weight_decay"] = recipe.l2 / (1 - options.get("momentum", 0.0))
+    if recipe.ema:
+        ema_momentum = recipe.momentum(recipe.ema, batch_size=batch_size, steps=steps)
+        options |= {"use_ema": True, "ema_momentum": ema_momentum}
+    decay_steps = recipe.decay_epochs * stretch * steps_per_epoch
+    optimizer = getattr(keras.optimizers, recipe.optimizer)(_schedule(recipe, rate, steps, decay_steps), **options)
+    student = trained_part(model)
+    if recipe.l2:
+        optimizer.exclude_from_weight_decay(var_list=_without_decay(student))
+    distilled = student is not model
+    classifies = not distilled or isinstance(model.distillation_losses[0], keras.distillation.LogitsDistillation)
+    model.compile(
+        optimizer,
+        _crossentropy(recipe.label_smoothing, from_logits=distilled),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")] if classifies else None,
+        jit_compile=False,  # XLA trains depthwise convolutions about ten times slower on a CPU
+    )
+
+
+def trained_part(model: keras.Model) -> keras.Model:
+    """What of a model is trained: of a distiller the student."""
+    return model.student if isinstance(model, keras.distillation.Distiller) else model
+
+
+def _schedule(recipe: Recipe, rate: float, steps: int, decay_steps: float) -> Any:
+    if recipe.decay == 1.0:
+        return rate
+    if recipe.decay is not None:
+        return keras.optimizers.schedules.ExponentialDecay(
+            rate, max(round(decay_steps), 1), recipe.decay, staircase=True
+        )
+    warm_up = max(round(steps * recipe.warm_up), 1)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(steps - warm_up, 1), warmup_target=rate, warmup_steps=warm_up
+    )
+
+
+def _without_decay(model: keras.Model) -> list[keras.Variable]:
+    """All but the kernels of convolutions that are not depthwise, and of dense layers."""
+    decayed = {
+        id(layer.kernel)
+        for layer in inline(model).layers
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+    }
+    return [variable for variable in model.trainable_variables if id(variable) not in decayed]
+
+
+def _crossentropy(label_smoothing: float, *, from_logits: bool) -> Callable[[Any, Any], Any]:
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+
+    def crossentropy(labels: Any, scores: Any) -> Any:
+        """Keras smooths labels that are vectors only."""
+        vectors = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), scores.shape[-1])
+        return keras.losses.categorical_crossentropy(vectors, scores, from_logits, label_smoothing)
+
+    return crossentropy
