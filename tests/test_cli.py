@@ -26,6 +26,9 @@ RUN_FILES = {
     "run.json",
     "history-float.json",
     "history-quantized.json",
+    "log.jsonl",
+    "tensorboard",
+    ".lock",
 }
 SHORT = ("--alpha", "0.25", "--epochs", "2", "--quantize-epochs", "1", "--batch-size", "16", "--image-size", "16")
 
@@ -74,6 +77,9 @@ def test_a_run_leaves_models_metrics_and_a_report(run):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["data"]["train"], metrics["data"]["held_out"]) == (32, 8)
     assert len(metrics["data"]["broken"]) == 1 and "page.jpg" in output
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [(line["run"], line["epoch"]) for line in lines] == [("float", 1), ("float", 2), ("quantized", 1)]
+    assert list((folder / "tensorboard" / "float" / "train").glob("events.out.tfevents.*"))
     assert metrics["tflite"]["is_integer"] and metrics["tflite"]["input"] == "uint8 1 x 16 x 16 x 3"
     assert set(metrics["models"]) == {"float", "qat", "tflite"}
     assert [len(metrics["history"][name]) for name in ("float", "quantized")] == [2, 1]
@@ -106,10 +112,15 @@ def test_an_interrupted_run_is_resumed(pictures, tmp_path, run):
     for line in process.stdout:
         if "epoch 1/2" in line:
             break
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
-    assert "Stopped" in stderr and "Traceback" not in stderr
+    process.send_signal(signal.SIGSTOP)
+    refused = call("train", "--resume", "--output", tmp_path / "one")
+    assert refused.exit_code == 1 and f"in use by process {process.pid}" in refused.output.replace("\n", "")
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 143, stderr
+    assert "Terminated" in stderr and "Traceback" not in stderr
+    assert "To go on: keras-mobilenets train --resume --output one" in stdout
     assert not (tmp_path / "one" / "float.keras").exists()
     result = call("train", "--resume", "--output", tmp_path / "one")
     assert result.exit_code == 0, result.output
@@ -174,8 +185,9 @@ def test_evaluate_refuses_other_classes(run):
 
 
 def test_quantize_and_export_write_files(run, pictures, tmp_path):
-    result = call("quantize", run[0] / "float.keras", tmp_path / "ptq.tflite", "--data", pictures)
+    result = call("quantize", run[0] / "float.keras", tmp_path / "ptq.tflite", "--data", pictures, "--report")
     assert result.exit_code == 0, result.output
+    assert "What each layer costs" in (tmp_path / "ptq.html").read_text()
     result = call("export", run[0] / "qat.keras", tmp_path / "qat.tflite")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "qat.tflite").read_bytes() == (run[0] / "model.tflite").read_bytes()
@@ -204,6 +216,14 @@ AT_ONCE = {
     "list": (("list",), 0, "2,554,968"),
     "list models": (("list", "models"), 0, "MobileNetV3Large"),
     "list datasets": (("list", "datasets"), 0, "cifar10"),
+    "list recipes": (("list", "recipes"), 0, "arXiv:1905.02244"),
+    "recipe": (("train", "--recipe", "v3-papr"), 2, "Did you mean v3-paper"),
+    "recipe of a later part": (("train", "--recipe", "qat-paper"), 2, "for models that are trained already"),
+    "recipe without weights": (("train", "--recipe", "finetune"), 1, "add --weights imagenet"),
+    "teacher": (("train", "--teacher", "absent.keras"), 2, "there is no file absent.keras"),
+    "choose": (("choose", "--max-latency-ms", "3", "--max-size-mb", "2", "--image-size", "160"), 0, "alpha=0.5)"),
+    "choose what": (("choose", "--max-size-mb", "0.1"), 1, "No published variant fits"),
+    "calibrate": (("choose", "--calibrate", "v2=18"), 2, "Unknown variant 'v2'"),
     "model": (("train", "--model", "mobilenetv2"), 2, "Did you mean MobileNetV2"),
     "data": (("train", "--data", "cifar_10"), 2, "did you mean cifar10"),
     "no folder": (("train", "--data", "./absent"), 2, "There is no folder ./absent"),

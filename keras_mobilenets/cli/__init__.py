@@ -48,6 +48,7 @@ class Listing(str, Enum):
     variants = "variants"
     models = "models"
     datasets = "datasets"
+    recipes = "recipes"
 
 
 class Split(str, Enum):
@@ -73,8 +74,19 @@ def train(
     weights: Annotated[
         str | None, typer.Option(callback=checks.weights, help="'imagenet' or a weight file to start from.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, show_default="12; with weights 6", help="In float.")] = None,
-    quantize_epochs: Annotated[int | None, typer.Option(min=1, show_default="2", help="Quantization-aware.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            callback=checks.recipe, show_default="scratch; with weights finetune", help="One of `list recipes`."
+        ),
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(callback=checks.teacher, help="A .keras classifier to learn from, too.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, show_default="the recipe's", help="In float.")] = None,
+    quantize_epochs: Annotated[
+        int | None, typer.Option(min=1, show_default="the recipe's", help="Quantization-aware.")
+    ] = None,
     batch_size: BatchSize = 64,
     output: Annotated[Path | None, typer.Option(show_default="runs/DATA-1, -2, ...", help="Run folder.")] = None,
     seed: Seed = 0,
@@ -108,12 +120,15 @@ def quantize(
     epochs: Annotated[int, typer.Option(min=0, help="Quantization-aware; 0 only calibrates.")] = 0,
     batch_size: BatchSize = 64,
     seed: Seed = 0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure layer by layer which one hurts: a page beside OUTPUT, as .html.")
+    ] = False,
 ) -> None:
     """Turn a float .keras classifier into a full-integer .tflite, with pictures it was trained on."""
     with quiet():
         from keras_mobilenets.cli.conversion import quantize
 
-    quantize(model, output, data=data, epochs=epochs, batch_size=batch_size, seed=seed)
+    quantize(model, output, data=data, epochs=epochs, batch_size=batch_size, seed=seed, report=report)
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")
@@ -169,7 +184,7 @@ def export(
         Target,
         typer.Option(
             metavar="KIND",
-            help="What runs an int8 file: xnnpack (CPUs of phones and computers), tflite-micro, edgetpu or npu.",
+            help="What runs an int8 file: xnnpack (CPUs of phones and computers), edgetpu, tflite-micro or npu.",
         ),
     ] = Target.xnnpack,
     input_dtype: Annotated[
@@ -255,21 +270,50 @@ def profile(
     alpha: Annotated[float, typer.Option(callback=checks.alpha, help="Width multiplier.")] = 1.0,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square that a builder is asked for.")] = 224,
     minimalistic: Annotated[bool, typer.Option("--minimalistic", help="Of MobileNetV3.")] = False,
+    plot: Annotated[Path | None, typer.Option(callback=checks.png_path, help="A .png file to draw.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Show parameters, multiply-adds and bytes of each layer."""
     from keras_mobilenets.cli.looking import profile
 
-    profile(model, alpha=alpha, image_size=image_size, minimalistic=minimalistic, as_json=as_json)
+    profile(model, alpha=alpha, image_size=image_size, minimalistic=minimalistic, plot=plot, as_json=as_json)
+
+
+@app.command(rich_help_panel="Look around")
+@command
+def choose(
+    max_latency_ms: Annotated[float | None, typer.Option(help="For one picture, on one thread.")] = None,
+    max_size_mb: Annotated[float | None, typer.Option(help="Of the int8 file, in millions of bytes.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the pictures, in pixels.")] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            callback=checks.calibration,
+            metavar="VARIANT=MS",
+            help="What one variant takes on your device; all others are scaled by it.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Recommend a published variant within limits, by what its int8 file was measured to cost."""
+    from keras_mobilenets.cli.looking import choose
+
+    choose(
+        max_latency_ms=max_latency_ms,
+        max_size_mb=max_size_mb,
+        image_size=image_size,
+        calibrate=calibrate,
+        as_json=as_json,
+    )
 
 
 @app.command(name="list", rich_help_panel="Look around")
 @command
 def list_(what: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.variants) -> None:
-    """List the published variants, the models or the known data sets."""
+    """List the published variants, the models, the known data sets or the training recipes."""
     from keras_mobilenets.cli import looking
 
-    {Listing.variants: looking.variants, Listing.models: looking.models, Listing.datasets: looking.datasets}[what]()
+    getattr(looking, what.value)()
 
 
 def main() -> None:

@@ -49,6 +49,24 @@ def weights(value: str | None) -> str | None:
     return value
 
 
+def recipe(value: str | None) -> str | None:
+    """A recipe that begins in float."""
+    from keras_mobilenets.training.recipes import RECIPES, recipe
+
+    try:
+        if value is None or recipe(value).quantize:
+            return value
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    known = ", ".join(name for name, one in RECIPES.items() if one.quantize)
+    raise typer.BadParameter(f"{value} is for models that are trained already; begin with one of {known}")
+
+
+def teacher(value: Path | None) -> str | None:
+    """A Keras model that was saved."""
+    return None if value is None else str(keras_file(value))
+
+
 def model_file(value: Path) -> Path:
     """A model that was saved."""
     if not value.exists():
@@ -97,3 +115,24 @@ def profiled(value: str) -> str:
     """A builder's name, or a model file."""
     path = Path(value)
     return str(model_file(path)) if path.suffix in MODEL_SUFFIXES else model(value)
+
+
+def png_path(value: Path | None) -> Path | None:
+    """Where a picture shall be drawn."""
+    if value is not None and value.suffix != ".png":
+        raise typer.BadParameter(f"must end in .png, not {value.name}")
+    return value
+
+
+def calibration(value: str | None) -> str | None:
+    """A variant and the milliseconds that it takes."""
+    if value is None:
+        return None
+    from keras_mobilenets.analysis.choice import device_scale
+
+    name, _, milliseconds = value.partition("=")
+    try:
+        device_scale(name, float(milliseconds))
+    except ValueError as error:
+        raise typer.BadParameter(f"must be VARIANT=MILLISECONDS, not {value!r}. {error}") from None
+    return value
