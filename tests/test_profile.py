@@ -262,6 +262,10 @@ def test_what_cannot_be_counted_is_said():
     inputs = keras.Input((8, 4))
     found = profile(keras.Model(inputs, keras.layers.LSTM(4, name="memory")(inputs)))
     assert found.uncounted == ("memory",)
+    product = keras.ops.matmul(inputs, keras.ops.transpose(inputs, (0, 2, 1)))
+    assert len(profile(keras.Model(inputs, product)).uncounted) == 1
+    with pytest.raises(ValueError, match=r"input of known size. Received: shape \(None, 4\)"):
+        profile(keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(2)]))
     with pytest.raises(ValueError, match="must be a Keras model or a .tflite file"):
         profile(3)
     with pytest.raises(FileNotFoundError, match=r"absent\.tflite"):

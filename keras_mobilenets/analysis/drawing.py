@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,11 @@ def draw_profile(profile: ModelProfile, path: str | os.PathLike[str] | None) -> 
     figure = _figure((11, 7.5))
     axes = figure.subplots(3, 1, sharex=True)
     drawn = ((axes[0], "madds", 1e6, "million MAdds"), (axes[1], "weight_bytes_int8", 1e3, "weights, kB in int8"))
-    shown = [kind for kind in kinds if any(layer.kind == kind for layer in layers)]
-    for number, kind in enumerate(shown):
+    for number, kind in enumerate(kind for kind, cost in kinds.items() if cost.madds):
         places = [place for place, layer in enumerate(layers) if layer.kind == kind]
         for one, field, unit, _ in drawn:
             heights = [getattr(layers[place], field) / unit for place in places]
-            share = f"{kind}: {kinds[kind].madds / max(profile.madds, 1):.1%} of MAdds"
+            share = f"{kind}: {kinds[kind].madds / profile.madds:.1%} of MAdds"
             one.bar(places, heights, width=0.9, color=f"C{number}", label=share)
     for one, _, _, label in drawn:
         one.set_ylabel(label)
@@ -56,7 +56,7 @@ def draw_profile(profile: ModelProfile, path: str | os.PathLike[str] | None) -> 
 def plot_variants(path: str | os.PathLike[str] | None = None) -> Figure:
     """Draws published accuracy against multiply-adds, parameters and measured int8 latency, for all variants.
 
-    The line joins the variants that no other one beats in both.
+    The line joins the variants that no other one beats in both; theirs are the numbers, width and image size.
 
     Args:
         path: where to save the picture; None for not at all.
@@ -72,25 +72,19 @@ def plot_variants(path: str | os.PathLike[str] | None = None) -> Figure:
     figure = _figure((13, 5))
     axes = figure.subplots(1, 3, sharey=True)
     candidates = measured()
-    costs: dict[str, Any] = {
+    costs: dict[str, Callable[[Candidate], float]] = {
         "million MAdds": lambda one: one.variant.madds_millions,
         "million parameters": lambda one: one.variant.parameters / 1e6,
         "int8 latency, ms": lambda one: one.latency_ms,
     }
-    for one, (label, cost) in zip(axes, costs.items(), strict=True):
+    for one, (axis, cost) in zip(axes, costs.items(), strict=True):
         front = pareto_front(candidates, cost)
         one.plot([cost(best) for best in front], [best.variant.top1 for best in front], color="0.7", zorder=0)
-        for builder, (family, color, marker) in FAMILIES.items():
-            members = [candidate for candidate in candidates if candidate.variant.builder == builder]
-            for minimalistic in (False, True):
-                points = [member for member in members if member.variant.minimalistic == minimalistic]
-                if points:
-                    name = f"{family} minimalistic" if minimalistic else family
-                    face = "none" if minimalistic else color
-                    x, y = [cost(point) for point in points], [point.variant.top1 for point in points]
-                    one.scatter(x, y, s=22, marker=marker, edgecolors=color, facecolors=face, label=name)
+        _label(one, front, cost)
+        _scatter(one, candidates, cost)
         one.set_xscale("log")
-        one.set_xlabel(label)
+        one.margins(x=0.17)
+        one.set_xlabel(axis)
         _plain_ticks(one)
         one.grid(alpha=0.25)
     axes[0].set_ylabel("ImageNet top-1 as published, float, %")
@@ -99,7 +93,28 @@ def plot_variants(path: str | os.PathLike[str] | None = None) -> Figure:
     return _saved(figure, path)
 
 
-def pareto_front(candidates: tuple[Candidate, ...], cost: Any) -> list[Candidate]:
+def _label(axes: Any, front: list[Candidate], cost: Callable[[Candidate], float]) -> None:
+    """Width and image size, where there is room."""
+    above = 0.0
+    for best in front:
+        if best.variant.top1 - above > 1.3:
+            above = best.variant.top1
+            label = f"{best.variant.alpha:g}, {best.variant.size}"
+            axes.annotate(label, (cost(best), above), (-5, 3), textcoords="offset points", ha="right", fontsize=6)
+
+
+def _scatter(axes: Any, candidates: tuple[Candidate, ...], cost: Callable[[Candidate], float]) -> None:
+    for builder, (family, color, marker) in FAMILIES.items():
+        for minimalistic in (False, True):
+            kind = (builder, minimalistic)
+            points = [one for one in candidates if (one.variant.builder, one.variant.minimalistic) == kind]
+            if points:
+                name, face = (f"{family} minimalistic", "none") if minimalistic else (family, color)
+                x, y = [cost(point) for point in points], [point.variant.top1 for point in points]
+                axes.scatter(x, y, s=22, marker=marker, edgecolors=color, facecolors=face, label=name)
+
+
+def pareto_front(candidates: tuple[Candidate, ...], cost: Callable[[Candidate], float]) -> list[Candidate]:
     """The candidates than which no cheaper one is as accurate, cheapest first."""
     front: list[Candidate] = []
     for one in sorted(candidates, key=lambda one: (cost(one), -one.variant.top1)):

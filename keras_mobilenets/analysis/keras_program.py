@@ -26,6 +26,7 @@ CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+PRODUCTS = ("Conv", "DepthwiseConv", "Dot", "Einsum", "Matmul", "Tensordot")  # operations of keras.ops
 WITH_KERNEL = (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *TRANSPOSED, keras.layers.Dense)
 
 
@@ -58,8 +59,11 @@ def keras_program(model: keras.Model, image_size: int | tuple[int, int] | None) 
 
 def _sized(shape: Shape, size: tuple[int, ...]) -> Shape:
     """A shape with the unknown height and width filled in."""
-    known = dict(zip((0, 1), size, strict=True)) if len(shape) == 3 else {}
-    return tuple(known.get(place) if one is None else one for place, one in enumerate(shape))
+    known = (*size, None) if len(shape) == 3 else shape
+    sized = tuple(asked if one is None else one for one, asked in zip(shape, known, strict=True))
+    if None in sized:
+        raise ValueError(f"`model` must have an input of known size. Received: shape {shape}")
+    return sized
 
 
 def _functional(model: Any, size: tuple[int, ...]) -> keras.Model:
@@ -149,8 +153,7 @@ class _Reader:
             parameters=sum(math.prod(one.shape) for one in new),
             madds=_madds(layer, shapes, output),
             weight_bytes=(sum(4 * math.prod(one.shape) for one in new), self._integer_bytes(layer, new, after)),
-            is_counted=isinstance(layer, (*WITH_KERNEL, keras.layers.Embedding))
-            or not any(len(one.shape) > 1 for one in getattr(layer, "weights", ())),
+            is_counted=_is_counted(layer),
         )
         self.steps.append(step)
         return result
@@ -176,6 +179,12 @@ def _kind(layer: Any, inputs: list[Shape], output: Shape) -> str:
     if "Pool" in type(layer).__name__:
         return POOLING
     return kind_by_shape(inputs, output)
+
+
+def _is_counted(layer: Any) -> bool:
+    if isinstance(layer, (*WITH_KERNEL, keras.layers.Embedding)):
+        return True
+    return type(layer).__name__ not in PRODUCTS and all(len(one.shape) < 2 for one in getattr(layer, "weights", ()))
 
 
 def _madds(layer: Any, inputs: list[Shape], output: Shape) -> int:
