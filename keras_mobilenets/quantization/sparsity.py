@@ -22,7 +22,7 @@ class KeepZeros(keras.callbacks.Callback):
 
     >>> model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=2)
     >>> kernel = inline(model).get_layer("conv_pw_1").kernel
-    >>> kernel.assign(kernel * (keras.ops.abs(kernel) > 0.1))
+    >>> _ = kernel.assign(kernel * (keras.ops.abs(kernel) > 0.1))
     >>> quantized = quantize_model(model)
     >>> quantized.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     >>> images, labels = np.zeros((4, 32, 32, 3)), np.array([0, 1, 0, 1])
