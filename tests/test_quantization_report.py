@@ -180,7 +180,7 @@ def test_where_nothing_hurts_nothing_is_blamed():
     quantized = quantize_model(model, activation_bits=16)
     calibrate(quantized, data)
     report = quantization_report(model, quantized, data, verbose=False)
-    assert report.verdict.layer is None and report.verdict.headline.startswith("No layer hurts")
+    assert report.verdict.layer is None and report.verdict.headline.startswith("No layer stands out")
     assert report.verdict.remedies == ()
 
 
@@ -208,21 +208,24 @@ def test_a_file_gives_the_ranges_and_kernels_that_went_into_it(planted):
         if layer.kernel_db is not None:
             assert layer.kernel_db == pytest.approx(of_model[name].kernel_db, abs=0.01)
         if layer.whole_db is not None and of_model[name].whole_db is not None:
-            assert layer.whole_db == pytest.approx(of_model[name].whole_db, abs=1.0)  # ties, and bias rounding
+            assert layer.whole_db == pytest.approx(of_model[name].whole_db, abs=1.0), name  # ties, and bias rounding
     answers = TFLiteModel(content).predict(data).argmax(-1)
     assert report.scores["quantized"] == pytest.approx((answers == labels).mean())
+
+
+FAMILY = (64, 64, 3)  # at 32 the last maps are of one pixel, and the converter drops their average
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: km.MobileNetV2(SHAPE, alpha=0.35, weights=None, classes=4, classifier_activation=None),
-        lambda: km.MobileNetV3Small(SHAPE, alpha=0.75, weights=None, classes=4),
+        lambda: km.MobileNetV2(FAMILY, alpha=0.35, weights=None, classes=4, classifier_activation=None),
+        lambda: km.MobileNetV3Small(FAMILY, alpha=0.75, weights=None, classes=4),
     ],
     ids=["v2", "v3_small"],
 )
 def test_every_operation_of_a_family_is_found_in_its_file(build):
-    model, data = build(), images(8)
+    model, data = build(), images(8, FAMILY)
     data = (data + 1) * 127.5 if "v3" in model.name.lower() else data
     for norm in km.inline(model).layers:
         if isinstance(norm, L.BatchNormalization):
@@ -230,7 +233,7 @@ def test_every_operation_of_a_family_is_found_in_its_file(build):
     model(data, training=True)  # at random weights the signal would die out
     quantized = quantize_model(model)
     calibrate(quantized, data)
-    content = convert(deployable(quantized), SHAPE, scheme="int8", input_dtype="uint8")
+    content = convert(deployable(quantized), FAMILY, scheme="int8", input_dtype="uint8")
     of_model = quantization_report(model, quantized, data, verbose=False)
     report = quantization_report(quantized, content, data, verbose=False)
     assert report.missing == () and [one.name for one in report.layers] == [one.name for one in of_model.layers]
@@ -238,26 +241,25 @@ def test_every_operation_of_a_family_is_found_in_its_file(build):
         assert layer.high - layer.low == pytest.approx(same.high - same.low, rel=1e-5), layer.name
         assert (layer.kernel_db is None) == (same.kernel_db is None), layer.name
         if layer.alone_db is not None:
-            assert layer.alone_db == pytest.approx(same.alone_db, abs=0.1), layer.name
+            assert layer.alone_db == pytest.approx(same.alone_db, abs=0.05), layer.name  # ties
 
 
 def test_kernels_of_one_scale_are_told_to_get_one_for_each_channel():
     """The depthwise fault in a file by TensorFlow's converter with a scale for each tensor."""
-    model, data = chain(), images()
-    model.get_layer("first").activation = keras.activations.linear
-    kernel = model.get_layer("bad").get_weights()[0]
+    model, data = chain(), images(200)
+    bad = model.get_layer("bad")
+    bad.activation = keras.activations.relu6  # which holds the range where it is: only the kernel is at fault
+    kernel, bias = bad.get_weights()
+    kernel[:, :, 2] *= 1000
+    bad.set_weights([kernel, bias])
     labels = model.predict(data, verbose=0).argmax(-1)
-    first, first_bias = model.get_layer("first").get_weights()
-    first[..., 2], first_bias[2], kernel[:, :, 2] = first[..., 2] / 1000, first_bias[2] / 1000, kernel[:, :, 2] * 1000
-    model.get_layer("first").set_weights([first, first_bias])
-    model.get_layer("bad").set_weights([kernel, model.get_layer("bad").get_weights()[1]])
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([one[None]] for one in data)
+    converter.representative_dataset = lambda: ([one[None]] for one in data[:50])
     converter._experimental_disable_per_channel = True
     report = quantization_report(model, converter.convert(), (data, labels), verbose=False)
     assert by_name(report)["bad"].kernel_db > 30  # the large channel alone
-    assert by_name(report)["bad"].worst_channel_db < 0  # the others are gone
+    assert by_name(report)["bad"].worst_channel_db == pytest.approx(0.0)  # the others are 0
     assert report.verdict.layer == "bad" and "one grid for all channels" in report.verdict.details[0]
     assert any("Give each channel" in one.what and one.gain > 0 for one in report.verdict.remedies)
 

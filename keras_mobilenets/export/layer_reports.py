@@ -53,7 +53,7 @@ class LayerReport:
         cost: what quantizing this layer alone loses of the report's score, as a share: 0.01 is one point; None for a
             model that gives no class scores.
         cost_error: standard error of `cost`.
-        rank: 1 for the layer that hurts most.
+        rank: 1 for the layer that hurts most: by `cost` where it is twice its error or more, then by `outputs_db`.
     """
 
     name: str
@@ -259,12 +259,8 @@ def _scores(model: keras.Model, batches: list[Batch], found: Findings, judge: Ju
 
 
 def _layers(simulation: Simulation, found: Findings, judge: Judge) -> tuple[LayerReport, ...]:
-    def harm(site: Site) -> tuple[float, float]:
-        outcome = found.tallies[site].outcome
-        noise = outcome.noise.decibels
-        return -(judge.cost(outcome)[0] or 0.0), np.inf if noise is None else noise
-
-    ranks = {site: rank for rank, site in enumerate(sorted(simulation.sites, key=harm), start=1)}
+    ranked = sorted(simulation.sites, key=lambda site: judge.harm(found.tallies[site].outcome), reverse=True)
+    ranks = {site: rank for rank, site in enumerate(ranked, start=1)}
     return tuple(_layer(simulation, site, found.tallies[site], judge, ranks[site]) for site in simulation.sites)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.export.layer_reports import QuantizationReport
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-DARK, LIGHT, RED, GRAY = "#1f4e8c", "#8aa4c8", "#b3261e", "#b9c2ce"
+DARK, LIGHT, RED, GRAY, ORANGE = "#1f4e8c", "#8aa4c8", "#b3261e", "#b9c2ce", "#c77700"
 TITLES = {"float": "Float", "float weights": "Its weights in float", "quantized": "Quantized"}
 
 
@@ -57,7 +57,9 @@ def _draw(report: QuantizationReport, draw: Callable[[Any, QuantizationReport, n
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(
+        loc="outside upper center", ncols=4, frameon=False, fontsize=7.5, columnspacing=1.2, handletextpad=0.4
+    )
     return data_uri(png(figure))
 
 
@@ -79,7 +81,8 @@ def _costs(axes: Any, report: QuantizationReport, places: np.ndarray) -> None:
 def _noise(axes: Any, report: QuantizationReport, places: np.ndarray) -> None:
     for name, label, color, marker in (
         ("kernel_db", "kernel", LIGHT, "s"),
-        ("alone_db", "output, alone", DARK, "o"),
+        ("alone_db", "alone", DARK, "o"),
+        ("outputs_db", "at the outputs", ORANGE, "x"),
         ("whole_db", "in the whole", RED, "."),
     ):
         values = _numbers([getattr(layer, name) for layer in report.layers])

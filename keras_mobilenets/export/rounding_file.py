@@ -172,20 +172,24 @@ class _Tapped(TFLiteModel):
 def _unfolded(stored: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, float]:
     """A file's kernel without what was folded into it, a factor for each channel; and its likeness to the model's.
 
+    The factor is that of the largest weight, which symmetric grids hold exactly, so that it need not be known what was
+    folded. A channel that is 0 in the file is lost.
+
     Args:
         stored: of the file, output channels last.
         kernel: of the model, with as many values.
     """
     channels = stored.shape[-1]
     found, true = (array.reshape(-1, channels).astype("float64") for array in (stored, kernel))
-    product, energy = (found * true).sum(0), (true**2).sum(0)
-    lengths = np.sqrt(energy * (found**2).sum(0))
-    alive = (lengths > 0) & (product != 0)
+    largest = np.abs(true).argmax(0), np.arange(channels)
+    alive = (found[largest] != 0) & (true[largest] != 0)
     if not alive.any():
         return kernel, 0.0
-    factor = np.divide(product, energy, out=np.ones_like(product), where=alive)
-    scaled = np.where(alive, found / factor, true)  # a channel that is 0 in the file has no integers to compare
-    return scaled.reshape(kernel.shape).astype("float32"), float(np.abs(product[alive] / lengths[alive]).mean())
+    factor = np.divide(found[largest], true[largest], out=np.ones(channels), where=alive)
+    scaled = np.where(alive, found / factor, 0.0)
+    lengths = np.linalg.norm(found, axis=0) * np.linalg.norm(true, axis=0)
+    likeness = np.abs((found * true).sum(0))[alive] / lengths[alive]
+    return scaled.reshape(kernel.shape).astype("float32"), float(likeness.mean())
 
 
 def _grid(tensor: Tensor, factor: float) -> Grid:

@@ -97,6 +97,13 @@ class Judge:
         lost = self.hits(self.found.exact.classes) - self.hits(outcome.classes)
         return float(lost.mean()), max(float(lost.std() / np.sqrt(len(lost))), 1.0 / len(lost))
 
+    def harm(self, outcome: Outcome) -> tuple[float, float]:
+        """What orders the layers: the cost where it is more than chance, then the noise at the outputs."""
+        cost, error = self.cost(outcome)
+        noise = outcome.noise.decibels
+        measurable = cost is not None and error is not None and cost > 2 * error
+        return cost if measurable else 0.0, -np.inf if noise is None else -noise  # type: ignore[return-value]
+
     def verdict(self, layers: Sequence[Any]) -> Verdict:
         """Names the layer that stands out, if one does, and tries what may help.
 
@@ -106,7 +113,7 @@ class Judge:
         ranking = sorted(layers, key=lambda layer: layer.rank)
         loud = [layer for layer in ranking if self._stands_out(layer, layers)]
         if not loud:
-            return self._nothing_stands_out(ranking[0])
+            return self._nothing_stands_out(ranking)
         worst = loud[0]
         site = self.simulation.sites[layers.index(worst)]
         by_kernel = self._is_kernel(site)
@@ -129,19 +136,20 @@ class Judge:
         known = [one.outputs_db for one in layers if one.outputs_db is not None]
         return layer.outputs_db is not None and layer.outputs_db < float(np.median(known)) - LOUD_DB
 
-    def _nothing_stands_out(self, first: Any) -> Verdict:
-        headline = f"No layer stands out: the one that hurts most, '{first.name}', {self._in_words(first, verb=True)}"
-        headline += " when it is quantized alone."
-        if first.cost is not None and first.cost <= 0:
-            headline = f"No layer hurts: none loses any {self.metric} when it is quantized alone."
+    def _nothing_stands_out(self, ranking: Sequence[Any]) -> Verdict:
+        loudest = ", ".join(f"'{one.name}' ({_db(one.outputs_db)})" for one in ranking[:3])
         cost, error = self.cost(self.found.quantized)
         if cost is None or error is None:
-            advice = ""
-        elif cost > 2 * error:
+            return Verdict(None, f"No layer stands out: the noisiest are {loudest}.", (self._as_a_whole(),), ())
+        if cost > 2 * error:
             advice = "The loss is spread over many layers: train quantization-aware for a few epochs."
+        elif cost > 0:
+            advice = f"That is within the error of {self.images} images: more of them would tell."
         else:
-            advice = "There is nothing to mend on these images."
-        return Verdict(None, headline, (self._as_a_whole(), *([advice] if advice else [])), ())
+            advice = "There is nothing to mend."
+        headline = f"No layer stands out: none loses a measurable share of {self.metric} when it is quantized alone."
+        noise = f"Most noise at the outputs comes from {loudest}; the fewer dB, the more."
+        return Verdict(None, headline, (self._as_a_whole(), advice, noise), ())
 
     def _as_a_whole(self) -> str:
         cost, error = self.cost(self.found.quantized)
