@@ -74,6 +74,7 @@ def test_fit_learns_and_tells_its_history(data):
 
 @pytest.mark.parametrize("stop", [0, 2])
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(data, tmp_path, stop):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     whole = small_model()
     history = fit(whole, data, epochs=EPOCHS)
     with pytest.raises(KeyboardInterrupt):
@@ -211,6 +212,7 @@ def test_fine_tuning_trains_the_head_and_then_the_stages(data, tmp_path):
 
     told = []
     tuned = model()
+    fit(tuned, data, epochs=2)  # statistics to freeze: with those of random kernels no gradient reaches the stem
     kernels = {name: np.array(inline(tuned).get_layer(name).kernel) for name in ("conv1", "conv_pw_13")}
     history = fine_tune(tuned, data, epochs=3, checkpoints=tmp_path, tell=told.append)
     assert len(history) == 3

@@ -134,6 +134,7 @@ from keras_mobilenets.data import load
 from keras_mobilenets.training import Checkpoint, fit
 
 assert keras.backend.backend() == "jax"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 data = load({str(pictures)!r}, image_size=16, batch_size=4)
 stop = lambda batch, logs: signal.raise_signal(signal.SIGINT) if batch == 4 else None
 whole, killed = model(), model()

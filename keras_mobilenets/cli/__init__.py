@@ -94,6 +94,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in --output, or with the last unfinished one.")
     ] = False,
     strict: Strict = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for it, too.")] = False,
 ) -> None:
     """Train a MobileNet, fine-tune it quantization-aware, convert it to integers and compare all three.
 

@@ -34,7 +34,7 @@ from keras_mobilenets.training import (
     fit,
     freeze_normalization,
 )
-from keras_mobilenets.utils import atomic_path, locked
+from keras_mobilenets.utils import atomic_path, locked, require
 
 STEPS = 4
 PEERS = ("keras", "tensorflow", "numpy")
@@ -54,6 +54,8 @@ class Job:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         require_tensorflow()  # before hours of training: the conversion at the end runs on no other backend
+        if settings.tensorboard:
+            require("tensorboard", "tensorboard")
         self.folder = folder
         self.settings = settings
         self.recipe = RECIPES[settings.recipe]
@@ -221,9 +223,11 @@ class Job:
     def _fit(self, name: str, function: Callable[..., Any], model: keras.Model, **options: Any) -> None:
         """Trains by `fit` or `fine_tune`, and writes down how it went."""
         log = JsonLines(self.folder / LOG_FILE, run=name)
-        board = keras.callbacks.TensorBoard(self.folder / "tensorboard" / name, write_graph=False)
+        boards = []
+        if self.settings.tensorboard:
+            boards.append(keras.callbacks.TensorBoard(self.folder / "tensorboard" / name, write_graph=False))
         with progress.epochs(name, self.data.batch_size) as callback:
-            history = function(model, self.data, teacher=self.teacher, callbacks=[callback, log, board], **options)
+            history = function(model, self.data, teacher=self.teacher, callbacks=[callback, log, *boards], **options)
         write_json(self.folder / f"history-{name}.json", history)
 
     def _checkpoints(self, name: str) -> Path:

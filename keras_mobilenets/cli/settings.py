@@ -32,6 +32,7 @@ class Settings:
         batch_size: pictures in a training step.
         seed: of everything random.
         strict: whether broken pictures are refused.
+        tensorboard: whether logs for TensorBoard are written.
     """
 
     data: str
@@ -46,6 +47,7 @@ class Settings:
     batch_size: int
     seed: int
     strict: bool
+    tensorboard: bool
 
     @classmethod
     def decide(cls, **given: Any) -> Settings:

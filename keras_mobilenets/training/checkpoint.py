@@ -107,7 +107,8 @@ class Checkpoint(keras.callbacks.Callback):
             for left_over in self.folder.glob(".*.*.*"):  # of a process that was killed while it wrote
                 shutil.rmtree(left_over, ignore_errors=True)
             if threading.current_thread() is threading.main_thread():
-                self._handlers = {one: signal.signal(one, self._ask) for one in (signal.SIGTERM, signal.SIGINT)}
+                heard = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != signal.SIG_IGN]
+                self._handlers = {one: signal.signal(one, self._ask) for one in heard}
             try:
                 yield
             finally:

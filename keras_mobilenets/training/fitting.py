@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import keras
@@ -112,9 +112,7 @@ def _fit(
     """Keras' own `fit`, from `done` epochs and steps on."""
     epoch, step = done
     history = model.fit(
-        _batches(data, epoch, step)
-        if step and keras.backend.backend() != "tensorflow"
-        else data.train_from(epoch, step),
+        _batches(data, epoch, step),
         validation_data=data.val,
         initial_epoch=epoch,
         epochs=epochs,
@@ -126,10 +124,13 @@ def _fit(
     return [dict(zip(history, map(float, values), strict=True)) for values in zip(*history.values(), strict=True)]
 
 
-def _batches(data: TrainingData, epoch: int, step: int) -> Iterator[Any]:
-    """For the backends on which Keras takes a batch also for each step that the checkpoint passes over."""
-    yield from itertools.repeat(next(iter(data.train_from(epoch, step))), step)
-    yield from data.train_from(epoch, step)
+def _batches(data: TrainingData, epoch: int, step: int) -> Any:
+    """What is left of the data, and a batch for each step that the checkpoint passes over, where Keras takes one."""
+    batches = data.train_from(epoch, step)
+    if not step or keras.backend.backend() == "tensorflow":
+        return batches
+    first = next(iter(batches))
+    return (batch for batch in itertools.chain(itertools.repeat(first, step), data.train_from(epoch, step)))
 
 
 class _Diverged(keras.callbacks.Callback):

@@ -192,7 +192,8 @@ RECIPES = {
         ),
         Recipe(
             name="qat-paper",
-            source="arXiv:1806.08342, section 3.2; momentum and epochs are not published: as torchvision's references/classification",
+            source="arXiv:1806.08342, section 3.2; momentum and epochs are not published: as torchvision's "
+            "references/classification",
             batch_size=64,
             learning_rate=1e-5,
             epochs=10,
