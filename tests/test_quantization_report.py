@@ -193,14 +193,15 @@ def test_trained_weights_are_told_from_rounding():
     assert report.scores["float"] == 1.0 and report.scores["float weights"] < 0.5
 
 
-def test_a_file_gives_the_ranges_and_kernels_that_went_into_it(planted):
+def test_a_file_gives_the_ranges_and_kernels_that_went_into_it(planted, tmp_path):
     model, data, labels = planted
     quantized = quantize_model(model)
     calibrate(quantized, data)
-    content = convert(deployable(quantized), SHAPE, scheme="int8", input_dtype="uint8")
+    file = tmp_path / "planted.tflite"
+    km.export_tflite(quantized, file, verify=data[:4], verbose=False)
     of_model = by_name(quantization_report(model, quantized, (data, labels), verbose=False))
-    report = quantization_report(model, content, (data, labels), verbose=False)
-    assert report.missing == () and report.verdict.layer == "bad"
+    report = quantization_report(model, file, (data, labels), verbose=False)
+    assert report.source == "planted.tflite" and report.missing == () and report.verdict.layer == "bad"
     for name, layer in by_name(report).items():
         # float32 scales; the two ends move by the rounding of the zero point
         assert layer.high - layer.low == pytest.approx(of_model[name].high - of_model[name].low, rel=1e-5)
@@ -209,7 +210,7 @@ def test_a_file_gives_the_ranges_and_kernels_that_went_into_it(planted):
             assert layer.kernel_db == pytest.approx(of_model[name].kernel_db, abs=0.01)
         if layer.whole_db is not None and of_model[name].whole_db is not None:
             assert layer.whole_db == pytest.approx(of_model[name].whole_db, abs=1.0), name  # ties, and bias rounding
-    answers = TFLiteModel(content).predict(data).argmax(-1)
+    answers = TFLiteModel(file).predict(data).argmax(-1)
     assert report.scores["quantized"] == pytest.approx((answers == labels).mean())
 
 
