@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from keras_mobilenets import MobileNet, MobileNetV2, MobileNetV3Small, export_tflite
 from keras_mobilenets.analysis import (
@@ -20,6 +21,7 @@ from keras_mobilenets.analysis import (
     standard_conv_cost,
 )
 from keras_mobilenets.applications import MobileNetV3Large
+from keras_mobilenets.cli import app
 from keras_mobilenets.export import audit
 from keras_mobilenets.layers import DepthwiseSeparableConv, InvertedResidual, SqueezeExcite, inline
 from keras_mobilenets.quantization import quantize_model
@@ -163,8 +165,9 @@ def test_squeeze_excite_and_classifier_are_told_by_their_place():
             assert (cost.madds, cost.parameters) == (theirs[kind].madds, theirs[kind].parameters), kind
 
 
-@pytest.mark.parametrize("name", ["V1", "V2", "V3"])
-@pytest.mark.parametrize("quantize", [None, "int8", "float16"])
+@pytest.mark.parametrize(
+    ("name", "quantize"), [("V1", None), ("V1", "float16"), ("V1", "int8"), ("V2", "int8"), ("V3", "int8")]
+)
 def test_a_file_costs_what_its_model_costs(name, quantize, tmp_path):
     model = alive(SMALL[name]())
     images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
@@ -179,11 +182,10 @@ def test_a_file_costs_what_its_model_costs(name, quantize, tmp_path):
     if quantize == "int8":
         # The model's own account of what will be left of its weights is what the file holds.
         assert expected.cost.weight_bytes_int8 == file.bytes_by_use["weights"] + file.bytes_by_use["biases"]
-        # The least that any plan needs; TFLite Micro's greedy one finds it here, but for steps of its own in V3.
-        assert found.peak_activation_bytes_int8 <= file.arena_bytes
-        assert expected.peak_activation_bytes_int8 <= file.arena_bytes
-        if name != "V3":
-            assert file.arena_bytes == expected.peak_activation_bytes_int8
+        # The least that any plan needs: TFLite Micro's greedy one leaves gaps, of a sixth in this V1.
+        assert found.peak_activation_bytes_int8 <= file.arena_bytes <= 1.2 * found.peak_activation_bytes_int8
+        if name != "V3":  # whose hard-swish is several operations in the file
+            assert found.peak_activation_bytes_int8 == expected.peak_activation_bytes_int8
 
 
 def test_peak_memory_by_hand():
@@ -268,6 +270,8 @@ def test_what_cannot_be_counted_is_said():
         profile(keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(2)]))
     with pytest.raises(ValueError, match="must be a Keras model or a .tflite file"):
         profile(3)
+    with pytest.raises(ValueError, match="`image_size` must be a side .* Received: image_size=0"):
+        profile(MobileNet(include_top=False, weights=None), image_size=0)
     with pytest.raises(FileNotFoundError, match=r"absent\.tflite"):
         profile("absent.tflite")
 
@@ -296,6 +300,18 @@ def test_data_frame_without_pandas_says_what_to_install(monkeypatch):
     found = profile(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
     with pytest.raises(ImportError, match=r"pip install 'keras_mobilenets\[pandas\]'"):
         found.to_dataframe()
+
+
+def test_the_command_shows_a_file_and_draws_it(tmp_path):
+    model = SMALL["V1"]()
+    export_tflite(model, tmp_path / "model.tflite", verbose=False)
+    command = ["profile", str(tmp_path / "model.tflite"), "--plot", str(tmp_path / "cost.png")]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0 and "depthwise 3x3" in shown.output and "partitions" in shown.output, shown.output
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads(CliRunner().invoke(app, [*command[:2], "--json"]).output)
+    assert found["madds"] == found["audit"]["madds"] == profile(model).madds
+    assert CliRunner().invoke(app, [*command[:3], "cost.bmp"]).exit_code == 2
 
 
 def test_files_are_profiled_without_tensorflow(tmp_path):

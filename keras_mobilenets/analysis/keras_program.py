@@ -38,9 +38,11 @@ def keras_program(model: keras.Model, image_size: int | tuple[int, int] | None) 
         image_size: side of a square or (height, width), for a model that takes images of any size.
 
     Raises:
-        ValueError: `call` of a subclass cannot be followed.
+        ValueError: `image_size` is no size, an input has none, or `call` of a subclass cannot be followed.
     """
     size = IMAGE if image_size is None else (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ValueError(f"`image_size` must be a side or (height, width), > 0. Received: image_size={image_size!r}")
     flat = _without_foreign_parts(_functional(model, size))
     reader = _Reader()
     inputs = keras.tree.map_structure(lambda one: keras.Input(_sized(one.shape[1:], size), dtype=one.dtype), flat.input)

@@ -172,9 +172,10 @@ class ModelProfile:
 
     def __rich__(self) -> Group:
         where = max(self.layers, key=lambda layer: layer.live_bytes_int8).name
+        weights, peak = self.cost.weight_bytes_int8, self.peak_activation_bytes_int8
         lines = [
-            f"Feature maps need {self.peak_activation_bytes_int8:,} bytes at once in int8, "
-            f"{self.peak_activation_bytes_float32:,} in float32, at {where}."
+            f"Weights: {weights:,} bytes in int8, {self.cost.weight_bytes_float32:,} in float32.",
+            f"Feature maps at once: {peak:,} bytes in int8, {4 * peak:,} in float32, at {where}.",
         ]
         if self.uncounted:
             lines.append(f"Multiply-adds not counted: {', '.join(self.uncounted)}.")
