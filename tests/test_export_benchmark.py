@@ -1,4 +1,4 @@
-"""The committed measurement says what the documentation claims of it (benchmarks/ondevice.csv, one thread)."""
+"""The committed measurements say what the documentation claims of them (benchmarks/ondevice.csv, pretrained.csv)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "ondevice.csv"
+PRETRAINED = RESULTS.with_name("pretrained.csv")
 OURS = "keras_mobilenets int8"
 
 
@@ -64,3 +65,12 @@ def test_share_of_the_integer_peak_is_the_rate_over_a_peak_that_all_share():
         first = peaks.setdefault((row["architecture"], row["threads"]), peak)
         # Three digits of the share and four of the milliseconds, of this row and of the first.
         assert 0 < share < 1 and abs(peak / first - 1) < 0.0005 / share + 0.004
+
+
+def test_real_weights_without_training_and_back():
+    with PRETRAINED.open() as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    v2 = rows["V2 1.0/224 post-training"]
+    assert float(v2["file_top1"]) >= float(v2["float_top1"]) - 0.006
+    read_back = [row for name, row in rows.items() if name.endswith(".tflite, with images")]
+    assert len(read_back) == 4 and all(float(row["agreement"]) >= 0.97 for row in read_back)

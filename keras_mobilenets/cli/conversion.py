@@ -19,7 +19,8 @@ from keras_mobilenets.data import load as load_data
 from keras_mobilenets.data.images import BrokenImage, read_image
 from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite, quantization_report
 from keras_mobilenets.export.conversion import image_shape, require_tensorflow
-from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, normalization_of
+from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, normalization_of, take_images
+from keras_mobilenets.export.schemes import post_training_quantized
 from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
 from keras_mobilenets.training import fit, freeze_normalization
 
@@ -47,12 +48,14 @@ def quantize(
     )
     if given.output_shape[-1] != len(pictures.class_names):
         raise ValueError(f"{model} knows {given.output_shape[-1]} classes, {data} has {len(pictures.class_names)}")
-    quantized = quantize_model(given)
-    freeze_normalization(quantized)
-    calibrate(quantized, pictures.train.take(CALIBRATION_STEPS))
     if epochs:
+        quantized = quantize_model(given)
+        freeze_normalization(quantized)
+        calibrate(quantized, pictures.train.take(CALIBRATION_STEPS))
         with progress.epochs("quantized", pictures.batch_size) as callback:
             fit(quantized, pictures, epochs=epochs, learning_rate=LEARNING_RATE, callbacks=[callback])
+    else:
+        quantized = post_training_quantized(given, "xnnpack", take_images(pictures.train, CALIBRATION_IMAGES))
     export_tflite(quantized, output, labels=pictures.class_names, verify=pictures.val)
     if report:
         held_out = pictures.val.unbatch().take(REPORT_IMAGES).batch(batch_size)

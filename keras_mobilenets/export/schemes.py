@@ -69,7 +69,7 @@ def convert(
     if own == "int16x8" and scheme == "int8":
         raise ValueError(f"{model.name} is quantized with feature maps of 16 bits: `quantize` must be 'int16x8'.")
     if scheme == "int8" or (scheme == "int16x8" and own == scheme):
-        reference = model if quantized else _calibrated(model, target, calibration())
+        reference = model if quantized else post_training_quantized(model, target, calibration())
         flat = deployable(reference, target=target)
     else:
         flat = reference = conversion.flat_float32(strip_quantization(model) if quantized else model, shape)
@@ -87,7 +87,8 @@ def _scheme_of(model: keras.Model) -> str:
     return "int16x8" if widths == {16} else "int8"
 
 
-def _calibrated(model: keras.Model, target: str, images: np.ndarray) -> keras.Model:
+def post_training_quantized(model: keras.Model, target: str, images: np.ndarray) -> keras.Model:
+    """The quantized twin of a float model, with ranges and corrected biases from images, as the model takes them."""
     quantized = quantize_model(model, target=target, observer="min_max")
     calibrate(quantized, images)
     correct_biases(quantized, channel_means(strip_quantization(quantized), images), images)
