@@ -15,6 +15,8 @@ import keras_mobilenets as km
 from keras_mobilenets import quantization_report
 from keras_mobilenets.export import TFLiteModel
 from keras_mobilenets.export.conversion import convert
+from keras_mobilenets.export.rounding import Simulation
+from keras_mobilenets.export.rounding_file import FileSimulation
 from keras_mobilenets.quantization import QuantizeConfig, calibrate, deployable, quantize_model
 
 SHAPE = (32, 32, 3)
@@ -220,10 +222,11 @@ FAMILY = (64, 64, 3)  # at 32 the last maps are of one pixel, and the converter 
 @pytest.mark.parametrize(
     "build",
     [
+        lambda: km.MobileNet(FAMILY, alpha=0.25, weights=None, classes=4),
         lambda: km.MobileNetV2(FAMILY, alpha=0.35, weights=None, classes=4, classifier_activation=None),
         lambda: km.MobileNetV3Small(FAMILY, alpha=0.75, weights=None, classes=4),
     ],
-    ids=["v2", "v3_small"],
+    ids=["v1", "v2", "v3_small"],
 )
 def test_every_operation_of_a_family_is_found_in_its_file(build):
     model, data = build(), images(8, FAMILY)
@@ -235,14 +238,17 @@ def test_every_operation_of_a_family_is_found_in_its_file(build):
     quantized = quantize_model(model)
     calibrate(quantized, data)
     content = convert(deployable(quantized), FAMILY, scheme="int8", input_dtype="uint8")
-    of_model = quantization_report(model, quantized, data, verbose=False)
-    report = quantization_report(quantized, content, data, verbose=False)
-    assert report.missing == () and [one.name for one in report.layers] == [one.name for one in of_model.layers]
-    for layer, same in zip(report.layers, of_model.layers, strict=True):
-        assert layer.high - layer.low == pytest.approx(same.high - same.low, rel=1e-5), layer.name
-        assert (layer.kernel_db is None) == (same.kernel_db is None), layer.name
-        if layer.alone_db is not None:
-            assert layer.alone_db == pytest.approx(same.alone_db, abs=0.05), layer.name  # ties
+    of_file, of_model = FileSimulation(model, content, data), Simulation(quantized)
+    assert of_file.missing == () and len(of_file.sites) == len(of_model.sites)
+    for found, site in zip(of_file.sites, of_model.sites, strict=True):
+        assert found.name == site.name
+        if site.end in of_model.grids:
+            grid, expected = of_file.grids[found.end], of_model.grids[site.end]
+            assert grid.step == pytest.approx(expected.step, rel=1e-5), site.name  # float32
+            assert grid.low == pytest.approx(expected.low, abs=grid.step), site.name  # the zero point is an integer
+        if site.kernel is not None:
+            ((_, kernel),), ((_, expected),) = of_file.kernels[found.kernel], of_model.kernels[site.kernel]
+            np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-6, err_msg=site.name)
 
 
 def test_kernels_of_one_scale_are_told_to_get_one_for_each_channel():
