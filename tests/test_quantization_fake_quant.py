@@ -119,7 +119,7 @@ def test_percentile_clips_outliers(rng):
 
 def test_range_always_holds_zero_and_has_a_width():
     assert observed(FakeQuant(), [[2.0, 3.0]]) == (0.0, 3.0)
-    assert observed(FakeQuant(), [[-2.0, -1.0]]) == (-2.0, 0.0)
+    assert observed(FakeQuant(), [[-2.0, -1.0]]) == (-2.0, pytest.approx(0.0, abs=1e-6))
     low, high = observed(FakeQuant(), [[0.0, 0.0]])
     assert low == 0.0 < high
 
@@ -210,3 +210,23 @@ def test_refuses(make, message):
 def test_config_round_trip(layer):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize(("activation", "function"), [("relu", tf.nn.relu), ("relu6", tf.nn.relu6)])
+def test_quantizer_clips_for_the_relu_in_front(rng, activation, function):
+    """The values and the gradient of rounding behind a ReLU, of a layer that has no ReLU in front."""
+    plain, clipping = FakeQuant(), FakeQuant(activation=activation)
+    for scale in 1.0, 4.0, 2.0:
+        values = tf.constant(rng.normal(scale=scale, size=500).astype("float32"))
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(values)
+            expected, found = plain(function(values), training=True), clipping(values, training=True)
+        np.testing.assert_array_equal(found, expected)
+        assert clipping.range == plain.range
+        np.testing.assert_array_equal(tape.gradient(found, values), tape.gradient(expected, values))
+
+
+def test_frozen_quantizer_without_a_range_still_clips():
+    layer = FakeQuant(activation="relu6")
+    layer.frozen = True
+    np.testing.assert_array_equal(layer(np.array([-1.0, 1.25, 9.0], "float32"), training=True), [0.0, 1.25, 6.0])

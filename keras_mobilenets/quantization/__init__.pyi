@@ -14,6 +14,7 @@ from .layers import QuantBatchNormalization as QuantBatchNormalization
 from .layers import QuantConv2D as QuantConv2D
 from .layers import QuantDense as QuantDense
 from .layers import QuantDepthwiseConv2D as QuantDepthwiseConv2D
+from .layers import QuantReLU as QuantReLU
 from .model import QuantizedModel as QuantizedModel
 from .observers import MinMax as MinMax
 from .observers import MovingAverage as MovingAverage

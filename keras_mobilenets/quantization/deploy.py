@@ -167,7 +167,7 @@ class _Deployment:
             weights = [np.asarray(rounded.get(id(weight), weight)) for weight in layer.layer.weights]
             layer = layer.layer
         config = {**layer.get_config(), "dtype": "float32", "name": self.unique_name(layer.name)}
-        new = type(layer).from_config(config)
+        new = getattr(layer, "float_class", type(layer)).from_config(config)
         if weights:
             self.weights.append((new, weights))
         return new(*args, **kwargs)

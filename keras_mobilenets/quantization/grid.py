@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+_BELOW_SIX = 6.0 * (1.0 - 1e-6)
 SMALLEST_RANGE = 1e-6
 """A range never gets narrower than this: a tensor that is always 0 would else have the scale 0."""
 
@@ -40,6 +41,23 @@ def fake_quant(inputs: Any, low: Any, high: Any, bits: int = 8) -> Any:
 
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=bits)
     return fake_quant_of_operations(inputs, low, high, bits)
+
+
+def fake_quant_from_zero(inputs: Any, high: Any, bits: int = 8) -> Any:
+    """`fake_quant` over [0, high], which on TensorFlow takes less time for its gradient than that of any range."""
+    if keras.backend.backend() != "tensorflow":
+        return fake_quant(inputs, 0.0, high, bits)
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def rounded(values):
+        def gradient(upstream):
+            # The gradient of ReLU6, which is one operation, on values that are scaled to [0, 6) where they count.
+            return tf.raw_ops.Relu6Grad(gradients=upstream, features=values * (_BELOW_SIX / high))
+
+        return tf.quantization.fake_quant_with_min_max_vars(values, 0.0, high, num_bits=bits), gradient
+
+    return rounded(inputs)
 
 
 def fake_quant_of_operations(inputs: Any, low: Any, high: Any, bits: int = 8) -> Any:

@@ -252,6 +252,28 @@ class QuantBatchNormalization(BatchNormalization):
         return {key: value for key, value in self.get_config().items() if key not in self.own_arguments}
 
 
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class QuantReLU(keras.layers.ReLU):
+    """ReLU that in training leaves the clipping to the quantizer behind it, which clips anyway.
+
+    Args:
+        **kwargs: of `keras.layers.ReLU`.
+
+    Input shape: any. Output shape: the same.
+
+    Example:
+
+    >>> layer = QuantReLU(6.0)
+    >>> layer(np.array([-1.0, 7.0], "float32")).numpy(), layer(np.array([-1.0, 7.0], "float32"), training=True)
+    (array([0., 6.], dtype=float32), array([-1.,  7.], dtype=float32))
+    """
+
+    float_class = keras.layers.ReLU
+
+    def call(self, inputs, training=None):
+        return inputs if training else super().call(inputs)
+
+
 def rounding(bias: Any, unit: Any) -> Any:
     """What rounding a bias to multiples of `unit` adds to it; 0 where there is no unit."""
     known = unit > 0

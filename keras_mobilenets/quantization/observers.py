@@ -9,13 +9,16 @@ from keras import ops
 
 
 class Observer:
-    """Turns batches into a range: `measure` reads one batch, `merge` joins it with what was seen before."""
+    """Turns batches into a range: `measure` reads one batch, `merge` joins it with what was seen before.
 
-    def measure(self, inputs: Any) -> tuple[Any, Any]:
-        """The range (low, high) of one float32 batch."""
-        return ops.min(inputs), ops.max(inputs)
+    A range is a tensor of two numbers, (low, high).
+    """
 
-    def merge(self, seen: tuple[Any, Any], batch: tuple[Any, Any], count: Any) -> tuple[Any, Any]:
+    def measure(self, inputs: Any) -> Any:
+        """The range of one float32 batch."""
+        return ops.stack([ops.min(inputs), ops.max(inputs)])
+
+    def merge(self, seen: Any, batch: Any, count: Any) -> Any:
         """The new range from the range of `count` earlier batches and that of one more."""
         raise NotImplementedError
 
@@ -43,7 +46,7 @@ class MovingAverage(Observer):
     Example:
 
     >>> average = MovingAverage(decay=0.9)
-    >>> [float(end) for end in average.merge((0.0, 1.0), (0.0, 3.0), count=1.0)]
+    >>> average.merge(np.array([0.0, 1.0]), np.array([0.0, 3.0]), count=1.0).numpy().tolist()
     [0.0, 2.0]
     """
 
@@ -53,8 +56,8 @@ class MovingAverage(Observer):
         self.decay = decay
 
     def merge(self, seen, batch, count):
-        decay = ops.minimum(self.decay, count / (count + 1.0))
-        return tuple(decay * old + (1.0 - decay) * new for old, new in zip(seen, batch, strict=True))
+        share = ops.maximum(1.0 - self.decay, 1.0 / (count + 1.0))
+        return seen + share * (batch - seen)
 
     def get_config(self):
         return {"decay": self.decay}
@@ -66,14 +69,13 @@ class MinMax(Observer):
 
     Example:
 
-    >>> [float(end) for end in MinMax().merge((0.0, 1.0), (-1.0, 0.5), count=1.0)]
+    >>> MinMax().merge(np.array([0.0, 1.0]), np.array([-1.0, 0.5]), count=1.0).numpy().tolist()
     [-1.0, 1.0]
     """
 
     def merge(self, seen, batch, count):
-        first = count == 0
-        low = ops.where(first, batch[0], ops.minimum(seen[0], batch[0]))
-        return low, ops.where(first, batch[1], ops.maximum(seen[1], batch[1]))
+        both = ops.stack([ops.minimum(seen[0], batch[0]), ops.maximum(seen[1], batch[1])])
+        return ops.where(count == 0, batch, both)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -86,7 +88,7 @@ class Percentile(MovingAverage):
 
     Example:
 
-    >>> [round(float(end), 4) for end in Percentile(80.0).measure(np.arange(11.0))]
+    >>> Percentile(80.0).measure(np.arange(11.0)).numpy().round(4).tolist()
     [1.0, 9.0]
     """
 
@@ -98,8 +100,7 @@ class Percentile(MovingAverage):
 
     def measure(self, inputs):
         tail = (1.0 - self.percent / 100.0) / 2.0
-        low, high = ops.quantile(ops.reshape(inputs, (-1,)), [tail, 1.0 - tail])
-        return low, high
+        return ops.quantile(ops.reshape(inputs, (-1,)), [tail, 1.0 - tail])
 
     def get_config(self):
         return {"percent": self.percent, **super().get_config()}

@@ -6,10 +6,23 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_mobilenets.quantization.grid import SMALLEST_RANGE, fake_quant, straight_through, symmetric_range
+from keras_mobilenets.quantization.grid import (
+    SMALLEST_RANGE,
+    fake_quant,
+    fake_quant_from_zero,
+    straight_through,
+    symmetric_range,
+)
 from keras_mobilenets.quantization.observers import Observer, get_observer
+
+_LIMITS = {
+    activation: np.array([[lowest, SMALLEST_RANGE], [0.0, highest]], "float32")
+    for activation, lowest, highest in ((None, -np.inf, np.inf), ("relu", 0.0, np.inf), ("relu6", 0.0, 6.0))
+}
+"""The lowest and the highest that (low, high) may be behind each activation: 0 is on every grid."""
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -17,7 +30,7 @@ class FakeQuant(keras.layers.Layer):
     """Fake quantization of a feature map, with a range that is observed or fixed.
 
     While it trains or is calibrated it observes the range. Until the first batch was observed it passes its input on
-    unchanged.
+    unchanged. Values outside of the range get no gradient.
 
     Args:
         bits: width of the integers, 2 to 16.
@@ -26,6 +39,8 @@ class FakeQuant(keras.layers.Layer):
         observer: `MovingAverage`, `MinMax`, `Percentile`, or "moving_average", "min_max", "percentile".
         in_training: whether to round in training too. False for what only the loss reads: the logarithm of a
             probability that was rounded to 0 has no gradient.
+        activation: "relu" or "relu6" where a `QuantReLU` is in front, whose clipping it does in training: a range that
+            begins at 0 and ends at 6 or below clips just so, and takes one pass over the feature map instead of two.
 
     Attributes:
         frozen: whether training leaves the range as it is.
@@ -34,7 +49,8 @@ class FakeQuant(keras.layers.Layer):
     Input shape: any. Output shape: the same.
 
     Raises:
-        ValueError: `bits` or `fixed_range` is out of range, or `observer` unknown.
+        ValueError: `bits` or `fixed_range` is out of range, `observer` or `activation` unknown, or an `activation`
+            comes with a symmetric grid, which does not begin at 0.
 
     Example:
 
@@ -51,6 +67,7 @@ class FakeQuant(keras.layers.Layer):
         fixed_range: tuple[float, float] | None = None,
         observer: str | Observer = "moving_average",
         in_training: bool = True,
+        activation: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -58,8 +75,14 @@ class FakeQuant(keras.layers.Layer):
             raise ValueError(f"`bits` must be from 2 to 16. Received: bits={bits}")
         if fixed_range is not None and not fixed_range[0] <= 0 <= fixed_range[1] > fixed_range[0]:
             raise ValueError(f"`fixed_range` must be (low, high) around 0. Received: fixed_range={fixed_range}")
+        if activation not in _LIMITS or (activation and symmetric):
+            raise ValueError(
+                f"`activation` must be one of {list(_LIMITS)}, and None with a symmetric grid. "
+                f"Received: activation={activation!r}, symmetric={symmetric}"
+            )
         self.bits = bits
         self.symmetric = symmetric
+        self.activation = activation
         self.fixed_range = None if fixed_range is None else (float(fixed_range[0]), float(fixed_range[1]))
         self.observer = get_observer(observer)
         self.in_training = in_training
@@ -68,12 +91,11 @@ class FakeQuant(keras.layers.Layer):
 
     def build(self, input_shape):
         if self.fixed_range is None:
-            self.low, self.high, self.count = (self._scalar(name) for name in ("low", "high", "count"))
-
-    def _scalar(self, name):
-        return self.add_weight(
-            name=name, shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False
-        )
+            # (low, high, number of batches) in one variable: a step of training takes one operation for all three, and
+            # on small feature maps it is the number of operations that costs.
+            self.observed = self.add_weight(
+                name="observed", shape=(3,), initializer="zeros", dtype="float32", trainable=False, autocast=False
+            )
 
     def call(self, inputs, training=None, observe=True):
         # Without `observe` another feature map is rounded to the same grid, as average pooling does.
@@ -88,29 +110,49 @@ class FakeQuant(keras.layers.Layer):
                 self.observe(values)
             return inputs
         if training and observe and not self.frozen:
-            return ops.cast(fake_quant(values, *self.observe(values), self.bits), inputs.dtype)
-        seen = self.count > 0
-        rounded = ops.cond(seen, lambda: fake_quant(values, self.low, self.high, self.bits), lambda: values)
+            low, high = self.observe(values)
+            from_zero = self.activation is not None
+            rounded = (
+                fake_quant_from_zero(values, high, self.bits) if from_zero else fake_quant(values, low, high, self.bits)
+            )
+            return ops.cast(rounded, inputs.dtype)
+        low, high, count = self._read()
+        rounded = ops.cond(count > 0, lambda: fake_quant(values, low, high, self.bits), lambda: self._clipped(values))
         return ops.cast(rounded, inputs.dtype)
 
     def observe(self, values: Any) -> tuple[Any, Any]:
         """Merges a batch into the range and returns the new range."""
-        batch = self.observer.measure(ops.stop_gradient(values))
-        low, high = self.observer.merge((self.low, self.high), batch, self.count)
-        low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
-        high = ops.maximum(high, low + SMALLEST_RANGE)
+        observed = ops.convert_to_tensor(self.observed)
+        seen, count = observed[:2], observed[2:]
+        batch = ops.clip(self.observer.measure(ops.stop_gradient(values)), *_LIMITS[self.activation])
+        ends = self.observer.merge(seen, batch, count[0])
         if self.symmetric:
-            low, high = symmetric_range(low, high, self.bits)
-        self.low.assign(low)
-        self.high.assign(high)
-        self.count.assign(self.count + 1.0)
-        return low, high
+            ends = ops.stack(symmetric_range(ends[0], ends[1], self.bits))
+        self.observed.assign(ops.concatenate([ends, count + 1.0]))
+        return ends[0], ends[1]
+
+    def _clipped(self, values: Any) -> Any:
+        return (
+            values if self.activation is None else ops.relu6(values) if self.activation == "relu6" else ops.relu(values)
+        )
+
+    def _read(self) -> tuple[Any, Any, Any]:
+        observed = ops.convert_to_tensor(self.observed)
+        return observed[0], observed[1], observed[2]
 
     def reset(self) -> None:
         """Forgets what was observed."""
         if self.fixed_range is None:
-            for variable in (self.low, self.high, self.count):
-                variable.assign(0.0)
+            self.observed.assign([0.0, 0.0, 0.0])
+
+    def set_range(self, low: float, high: float) -> None:
+        """Sets the range as if one batch had had it.
+
+        Args:
+            low: <= 0.
+            high: >= 0.
+        """
+        self.observed.assign([low, high, 1.0])
 
     def check(self) -> None:
         """Raises a ValueError if there is no range yet."""
@@ -122,7 +164,7 @@ class FakeQuant(keras.layers.Layer):
     @property
     def scale(self) -> Any:
         """The step of the grid; 0 where nothing has been observed yet."""
-        low, high = self.fixed_range or (self.low, self.high)
+        low, high = self.fixed_range or self._read()[:2]
         return (high - low) / float(2**self.bits - 1)
 
     @property
@@ -130,7 +172,8 @@ class FakeQuant(keras.layers.Layer):
         """The range (low, high) as numbers; None where nothing has been observed yet."""
         if self.fixed_range is not None:
             return self.fixed_range
-        return (float(self.low), float(self.high)) if float(self.count) > 0 else None
+        low, high, count = (float(number) for number in ops.convert_to_numpy(self.observed))
+        return (low, high) if count > 0 else None
 
     def compute_output_spec(self, inputs, training=None, observe=True):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
@@ -143,6 +186,7 @@ class FakeQuant(keras.layers.Layer):
             "fixed_range": self.fixed_range,
             "observer": keras.saving.serialize_keras_object(self.observer),
             "in_training": self.in_training,
+            "activation": self.activation,
         }
 
 

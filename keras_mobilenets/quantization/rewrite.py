@@ -16,6 +16,7 @@ from keras_mobilenets.quantization.layers import (
     QuantHardSigmoid,
     QuantHardSwish,
     QuantKernel,
+    QuantReLU,
 )
 from keras_mobilenets.quantization.lower import lower
 from keras_mobilenets.quantization.model import QuantizedModel
@@ -24,7 +25,7 @@ from keras_mobilenets.quantization.plan import Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.rewriter import Copies, InputRange, Rewriter, Settings
 
-_FLOAT: dict[type, Any] = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish}
+_FLOAT: dict[type, Any] = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish, QuantReLU: keras.layers.ReLU}
 
 
 def quantize_model(
@@ -217,6 +218,6 @@ def float_layer(layer: Any) -> Any:
     if isinstance(layer, QuantKernel | QuantBatchNormalization):
         return layer.float_class.from_config(layer.float_config())
     config = layer.get_config()
-    if type(layer) in _FLOAT:
+    if isinstance(layer, QuantHardSigmoid | QuantHardSwish):
         del config["bits"]
     return _FLOAT.get(type(layer), type(layer)).from_config(config)

@@ -18,6 +18,7 @@ from keras_mobilenets.quantization.layers import (
     QuantDepthwiseConv2D,
     QuantHardSigmoid,
     QuantHardSwish,
+    QuantReLU,
 )
 from keras_mobilenets.quantization.observers import Observer
 from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan
@@ -126,11 +127,19 @@ class Rewriter:
             return QuantHardSigmoid.from_config({**config, "bits": self.activation_bits(node)})
         if role is Role.HARD_SWISH and self.settings.target in UNFUSED_HARD_SWISH:
             return QuantHardSwish.from_config({**config, "bits": self.activation_bits(node)})
+        if role is Role.RELU and self.is_clipped_by_quantizer(node):
+            return QuantReLU.from_config(config)
         own = self.plan.config_of(node)
         new = type(layer).from_config(config)
         if role is Role.OWN and own is not None and own.weights:
             return QuantWeights(new, own.weights, self.weight_bits(node), name=layer.name)
         return new
+
+    def is_clipped_by_quantizer(self, node: Node) -> bool:
+        """Whether behind each place of the node's layer there is a quantizer that is not shared and begins at 0."""
+        places = [other for other in self.plan.graph.nodes if other.layer is node.layer]
+        symmetric = self.settings.symmetric or self.activation_bits(node) > 8
+        return not symmetric and all(place in self.plan.quantized and place not in self.plan.joined for place in places)
 
     def weight_bits(self, node: Node) -> int:
         config = self.plan.config_of(node) or QuantizeConfig()
@@ -176,12 +185,14 @@ class Rewriter:
 
     def quantizer(self, node: Node, fixed_range: Any, bits: int, in_training: bool = True) -> FakeQuant:
         config = self.plan.config_of(node) or QuantizeConfig()
+        clips = self.plan.roles[node] is Role.RELU and self.is_clipped_by_quantizer(node)
         return FakeQuant(
             bits=bits,
             symmetric=self.settings.symmetric or bits > 8,
             fixed_range=fixed_range,
             observer=config.observer or self.settings.observer,
             in_training=in_training,
+            activation=("relu" if node.layer.max_value is None else "relu6") if clips else None,
             name=self.unique_name(f"{node.name}_quant"),
             dtype=node.layer.dtype_policy if isinstance(node.layer, keras.layers.Layer) else None,
         )
