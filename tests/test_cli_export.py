@@ -76,7 +76,7 @@ def test_pictures_come_cropped_and_normalized_as_in_evaluation(saved, pictures, 
     result = call(saved, tmp_path / "cli.tflite", "--calibration", pictures)
     assert result.exit_code == 0, result.output
     paths = [pictures / name for name in ("a.png", "b.jpg", "deep/c.PNG", "deep/er/d.jpeg")]
-    images = np.stack([read_image(path, SIZE) for path in paths]) / np.float32(127.5) - 1
+    images = (np.stack([read_image(path, SIZE) for path in paths]) - np.float32(127.5)) / np.float32(127.5)
     export_tflite(
         keras.models.load_model(saved), tmp_path / "m.tflite", quantize="int8", calibration=images, verbose=False
     )
