@@ -14,7 +14,7 @@ that neither trained nor calibrated it.
 - The quantization-friendly block (arXiv:1803.08607, Table 2) in small: both V1 trained alike from scratch, in float and
   with one grid for each depthwise kernel.
 
-Methods: "float"; "PTQ" (this package: calibration); "PTQ tf.lite" (TensorFlow's converter on the float model); "QAT";
+Methods: "float"; "PTQ" (`export_tflite` on the float model); "PTQ tf.lite" (TensorFlow's converter on it); "QAT";
 "QAT tfmot" (on the Keras 2 twin); "PTQ per tensor".
 
 Results: benchmarks/quantization.csv, a line for each case, method and seed, and benchmarks/quantization.png.
@@ -44,6 +44,7 @@ from keras_mobilenets.data import ImageData, load
 from keras_mobilenets.data.images import read_image
 from keras_mobilenets.export import TFLiteModel, export_tflite
 from keras_mobilenets.export.samples import normalization_of
+from keras_mobilenets.quantization import tfmot_annotate, to_tf_keras
 from keras_mobilenets.training import build_classifier, fit, fit_head, freeze_normalization
 
 CSV = Path(__file__).with_suffix(".csv")
@@ -195,29 +196,33 @@ class Bench:
         if method == "float":
             return self.accuracy(self.model.predict(self.images(self.tested[0]), verbose=0)), None
         makers: dict[str, Callable[[], Any]] = {
-            "PTQ": lambda: self.quantized(),
+            "PTQ": lambda: self.model,
             "PTQ per tensor": lambda: self.converted(per_channel=False),
             "PTQ tf.lite": lambda: self.converted(per_channel=True),
-            "QAT": lambda: self.quantized(self.case.quantize_epochs),
-            "QAT tfmot": lambda: self.by_tfmot(),
+            "QAT": self.trained,
+            "QAT tfmot": self.trained_by_tfmot,
         }
         made = makers[method]()
         if isinstance(made, bytes):
             return self.accuracy(TFLiteModel(made).predict(self.tested[0])), None
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "model.tflite"
-            export_tflite(made, path, verify=self.images(self.tested[0][:8]), strict=True, verbose=False)
-            answers = TFLiteModel(path).predict(self.tested[0])
-        in_keras = made.predict(self.images(self.tested[0]), verbose=0)
-        return self.accuracy(answers), float((in_keras.argmax(-1) == answers.argmax(-1)).mean())
+            report = export_tflite(
+                *(made, path),
+                quantize="int8",
+                calibration=self.images(self.calibration),
+                verify=self.images(self.tested[0]),
+                strict=True,
+                verbose=False,
+            )
+            return self.accuracy(TFLiteModel(path).predict(self.tested[0])), report.parity.agreement
 
-    def quantized(self, epochs: int = 0) -> keras.Model:
+    def trained(self) -> keras.Model:
         """By this package."""
         model = km.quantize_model(self.model)
-        km.calibrate(model, self.images(self.calibration), batch_size=20)
-        if epochs:
-            freeze_normalization(model)
-            fit(model, self.data, epochs=epochs, learning_rate=self.case.learning_rate / 10)
+        km.calibrate(model, self.images(self.calibration))
+        freeze_normalization(model)
+        fit(model, self.data, epochs=self.case.quantize_epochs, learning_rate=self.case.learning_rate / 10)
         return model
 
     def converted(self, per_channel: bool) -> bytes:
@@ -229,14 +234,13 @@ class Bench:
         converter._experimental_disable_per_channel = not per_channel
         return full_integer(converter, images)
 
-    def by_tfmot(self) -> bytes:
+    def trained_by_tfmot(self) -> bytes:
         """By tfmot, on the Keras 2 twin, as its guide does it; the same data, epochs and rate."""
         import tf_keras
-
-        from keras_mobilenets.tfmot import quantize_twin, to_tf_keras
+        from tensorflow_model_optimization.quantization.keras import quantize_apply
 
         case, steps = self.case, self.data.steps_per_epoch
-        model = quantize_twin(to_tf_keras(self.model))
+        model = quantize_apply(tfmot_annotate(to_tf_keras(self.model)))
         total = case.quantize_epochs * steps
         rate = tf_keras.optimizers.schedules.CosineDecay(
             0.0, total - total // 10, warmup_target=case.learning_rate / 10, warmup_steps=total // 10

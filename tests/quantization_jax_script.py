@@ -24,6 +24,7 @@ quantized.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
 quantized.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[FreezeQuantization(1, 1)])
 trained = [layer.range for layer in quantized.layers if isinstance(layer, FakeQuant)]
 assert trained != calibrated
-assert all(float(layer.observed[2]) == 4 for layer in quantized.layers if isinstance(layer, FakeQuant) and layer.weights)
+observing = [layer for layer in quantized.layers if isinstance(layer, FakeQuant) and layer.weights]
+assert all(float(layer.observed[2]) == 4 for layer in observing)
 quantized.save(folder / "model.keras")
 np.savez(folder / "answers.npz", images=images, answers=quantized.predict(images, verbose=0))

@@ -19,6 +19,7 @@ GOLDEN_API = Path(__file__).parent / "goldens" / "public_api.txt"
 # Imports run downwards only; a part may import those named here, `utils`, and itself.
 MAY_IMPORT = {
     "utils": set(),
+    "serialization": set(),
     "layers": set(),
     "applications": {"layers"},
     "quantization": {"layers", "applications"},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "data": {"layers", "applications"},
     "training": {"layers", "applications"},
     "analysis": {"layers", "applications", "export"},
-    "cli": {"layers", "applications", "quantization", "export", "data", "training", "analysis"},
+    "cli": {"layers", "applications", "quantization", "export", "data", "training", "analysis", "serialization"},
 }
 
 
@@ -85,6 +86,19 @@ def test_light_imports(module):
     code = f"import sys, {module}; print(sorted(set({HEAVY}) & set(sys.modules)))"
     run = command(sys.executable, "-c", code)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
+def test_files_load_where_keras_is_imported_first():
+    """Every class that Keras can save, and no more than `import keras_mobilenets`."""
+    found = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if "\n@keras.saving.register_keras_serializable" in path.read_text() and "bridge" not in path.name  # Keras 2's
+    }
+    code = "import sys, keras, keras_mobilenets; print(sorted(sys.modules))"
+    run = command(sys.executable, "-c", code, TF_CPP_MIN_LOG_LEVEL="3")
+    missing = found - set(ast.literal_eval(run.stdout))
+    assert len(found) > 10 and not missing
 
 
 def test_works_where_optional_packages_cannot_be_imported():

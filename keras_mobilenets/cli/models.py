@@ -71,11 +71,9 @@ def load_keras(path: Path) -> Any:
     with quiet():
         import keras
 
-        from keras_mobilenets import applications, layers, quantization
+        from keras_mobilenets.serialization import register_layers
 
-    for module in (applications, layers, quantization):
-        for name in module.__all__:
-            getattr(module, name)  # the import of its module, which is lazy, tells Keras of its layers
+    register_layers()
     try:
         return keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:

@@ -10,8 +10,6 @@ from typing import Any
 
 import typer
 
-from keras_mobilenets.data.folder import picture_files
-
 TFLITE_ONLY = ("calibration", "precision", "target", "input_dtype", "labels", "dynamic_batch", "strict")
 BUILDER_ONLY = ("weights", "alpha", "minimalistic")
 
@@ -122,6 +120,8 @@ def _refuse(typed: Sequence[str], names: Sequence[str], belongs_to: str) -> None
 def _pictures(option: str, folder: Path | None) -> Sequence[Path]:
     if folder is None:
         return ()
+    from keras_mobilenets.data.folder import picture_files
+
     try:
         return picture_files(folder)
     except ValueError as error:

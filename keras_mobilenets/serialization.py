@@ -1,0 +1,28 @@
+"""Tells Keras of this package's layers, so that `keras.models.load_model` knows them."""
+
+from __future__ import annotations
+
+import importlib
+
+_MODULES = (
+    *("layers.activations", "layers.depthwise_separable", "layers.inverted_residual", "layers.normalization"),
+    *("layers.squeeze_excite", "applications.input_range", "quantization.config", "quantization.deploy"),
+    *("quantization.layers", "quantization.model", "quantization.observers", "quantization.quantizers"),
+    "export.integer_layers",
+)
+
+
+def register_layers() -> None:
+    """Imports all modules with layers that can be saved.
+
+    `import keras_mobilenets` does it where Keras is imported already; where Keras comes later, call it before loading
+    a file.
+
+    Example:
+
+    >>> from keras_mobilenets.serialization import register_layers
+    >>> register_layers()
+    >>> model = keras.models.load_model("quantized.keras")  # doctest: +SKIP
+    """
+    for module in _MODULES:
+        importlib.import_module(f"keras_mobilenets.{module}")
