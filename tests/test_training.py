@@ -208,7 +208,7 @@ def test_stages_are_unfrozen_from_the_end():
 def test_fine_tuning_trains_the_head_and_then_the_stages(data, tmp_path):
     def model(seed=0):
         keras.utils.set_random_seed(seed)
-        return build_classifier("MobileNet", classes=2, image_size=16, alpha=0.25, momentum=0.9)
+        return build_classifier("MobileNet", classes=2, image_size=16, alpha=0.25, momentum=0.1)
 
     told = []
     tuned = model()

@@ -136,16 +136,26 @@ from keras_mobilenets.training import Checkpoint, fit
 assert keras.backend.backend() == "jax"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 data = load({str(pictures)!r}, image_size=16, batch_size=4)
-stop = lambda batch, logs: signal.raise_signal(signal.SIGINT) if batch == 4 else None
+
+class Interrupt(keras.callbacks.Callback):
+    def __init__(self, position):
+        super().__init__()
+        self.position = position
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.position:
+            signal.raise_signal(signal.SIGINT)
+
 whole, killed = model(), model()
 history = fit(whole, data, recipe=RECIPE, epochs=3)
-for ends in range(3):
+for position in ((0, 4), (1, 0), (2, 7)):
+    checkpoint = Checkpoint({str(tmp_path)!r})
     try:
-        fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=Checkpoint({str(tmp_path)!r}),
-            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=stop)])
+        fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=checkpoint, callbacks=[Interrupt(position)])
     except KeyboardInterrupt:
         killed = model()
-assert Checkpoint({str(tmp_path)!r}).position() == (2, 5)
+    assert checkpoint.position() == (position[0], position[1] + 1)
 assert fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=Checkpoint({str(tmp_path)!r})) == history
 assert all(np.array_equal(one, other) for one, other in zip(whole.weights, killed.weights, strict=True))
 """

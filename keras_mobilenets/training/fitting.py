@@ -125,12 +125,27 @@ def _fit(
 
 
 def _batches(data: TrainingData, epoch: int, step: int) -> Any:
-    """What is left of the data, and a batch for each step that the checkpoint passes over, where Keras takes one."""
-    batches = data.train_from(epoch, step)
-    if not step or keras.backend.backend() == "tensorflow":
-        return batches
-    first = next(iter(batches))
-    return (batch for batch in itertools.chain(itertools.repeat(first, step), data.train_from(epoch, step)))
+    """What is left of the data; where Keras takes a batch for each step that is passed over, with those."""
+    return data.train_from(epoch, step) if keras.backend.backend() == "tensorflow" else _Stream(data, epoch, step)
+
+
+class _Stream(keras.utils.PyDataset):
+    """Begins anew when batch 0 is asked for, which Keras does after it has looked at the data."""
+
+    def __init__(self, data: TrainingData, epoch: int, step: int) -> None:
+        super().__init__()
+        self.data, self.epoch, self.step = data, epoch, step
+
+    @property
+    def num_batches(self) -> None:
+        """Endless."""
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        if index == 0:
+            first = next(iter(self.data.train_from(self.epoch, self.step)))
+            passed_over = itertools.repeat(first, self.step)
+            self.batches = itertools.chain(passed_over, self.data.train_from(self.epoch, self.step))
+        return tuple(np.asarray(part) for part in next(self.batches))
 
 
 class _Diverged(keras.callbacks.Callback):
