@@ -68,7 +68,7 @@ SCRATCH = ("adam", "v3-paper", "scratch", "scratch + EMA", "scratch + teacher")
 V2_WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 TUNED = ("finetune", "finetune + EMA")
 MODELS = {
-    "digits, V3 Small": Model("digits", "MobileNetV3Small", 0.5, 32, None, SCRATCH, 12, "digits, teacher"),
+    "digits, V3 Small": Model("digits", "MobileNetV3Small", 0.5, 16, None, SCRATCH, 12, "digits, teacher"),
     "flowers, V3 Small": Model("flowers", "MobileNetV3Small", 0.5, 64, None, SCRATCH, 20, "flowers, V2 at 64"),
     "flowers, V1": Model(
         "flowers",
@@ -83,7 +83,7 @@ MODELS = {
     "flowers, V2": Model("flowers", "MobileNetV2", 1.0, 96, V2_WEIGHTS, ("adam", "v2-paper", *TUNED), 6),
 }
 TEACHERS = {  # trained for others, by the first recipe
-    "digits, teacher": Model("digits", "MobileNetV3Small", 1.0, 32, None, ("scratch",), 20),
+    "digits, teacher": Model("digits", "MobileNetV3Small", 1.0, 16, None, ("scratch",), 12),
     "flowers, V2 at 64": Model("flowers", "MobileNetV2", 1.0, 64, V2_WEIGHTS, ("finetune",), 6),
     "flowers, V2": dataclasses.replace(MODELS["flowers, V2"], recipes=("finetune",)),
 }

@@ -33,6 +33,7 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         epochs, steps = self.params["epochs"], self.params["steps"]
+        self.bar = _bar()
         self.task = self.bar.add_task(self.name, total=epochs * steps, note="preparing the first step")
         self.bar.start()
         self.times: collections.deque[float] = collections.deque(maxlen=RECENT)
@@ -76,9 +77,19 @@ def epochs(name: str, batch_size: int) -> Iterator[EpochProgress]:
 @contextmanager
 def counting(name: str) -> Iterator[Any]:
     """A bar for a known number of things: call what it gives with (done, all)."""
-    with _bar() as bar:
-        task = bar.add_task(name, total=None, note="")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = _bar()
+    task = bar.add_task(name, total=None, note="")
+
+    def count(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+        if done == total:  # others may follow before the block ends, and a terminal shows one at a time
+            bar.stop()
+
+    try:
+        yield count
+    finally:
+        bar.stop()
 
 
 def step(number: int, of: int, text: str) -> None:
