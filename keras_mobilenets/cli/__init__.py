@@ -15,6 +15,7 @@ import typer
 from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command, quiet
 from keras_mobilenets.cli.request import InputDtype, Precision, Request, Target
+from keras_mobilenets.utils import require
 
 app = typer.Typer(
     name="keras-mobilenets",
@@ -228,19 +229,43 @@ def export(
     export(request)
 
 
-@app.command(rich_help_panel="Use a model")
+@app.command(rich_help_panel="Use a model", context_settings={"ignore_unknown_options": True})
 @command
 def predict(
     model: ModelFile,
-    images: Annotated[list[Path], typer.Argument(callback=checks.pictures, help="Pictures.")],
+    images: Annotated[list[str], typer.Argument(help="Pictures; with --runner globs of them, then Beam's options.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per picture.")] = False,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            show_default="this process",
+            help="For millions of pictures: beam (this machine) or Beam's DataflowRunner, FlinkRunner, SparkRunner.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="PATH", help="With --runner: NAME.jsonl or NAME.parquet, written in parts.")
+    ] = None,
 ) -> None:
-    """Say what is in pictures."""
-    with quiet():
-        from keras_mobilenets.cli.answers import predict
+    """Say what is in pictures.
 
-    predict(model, images, top=top, as_json=as_json)
+    A job of any size, with the names of broken pictures in NAME.broken-*.jsonl; what follows the globs goes to Beam:
+
+        keras-mobilenets predict model.tflite 'gs://mine/*.jpg' --runner DataflowRunner --output gs://mine/answers.jsonl
+        --project mine --region europe-west1
+    """
+    if runner is None:
+        paths = checks.pictures(images)
+        with quiet():
+            from keras_mobilenets.cli.answers import predict
+
+        predict(model, paths, top=top, as_json=as_json)
+        return
+    patterns, flags = checks.batch(model, images, output)
+    require("apache_beam", "beam")
+    from keras_mobilenets.cli import beam
+
+    beam.predict(model, patterns, top=top, runner=runner, output=str(output), flags=flags)
 
 
 @app.command(rich_help_panel="Use a model")

@@ -34,12 +34,11 @@ def predict(model: Path, images: list[Path], *, top: int, as_json: bool) -> None
             errors.print(str(error), markup=False, soft_wrap=True)
             broken += 1
             continue
-        scores = classifier.predict(pixels[np.newaxis])[0]
-        best = [(classifier.name(index), float(scores[index])) for index in np.argsort(-scores, kind="stable")[:top]]
+        best = classifier.best(classifier.predict(pixels[np.newaxis])[0], top)
         if as_json:
-            print(json.dumps({"image": str(path), "classes": [{"name": name, "score": score} for name, score in best]}))
+            print(json.dumps({"image": str(path), "classes": best}))
         else:
-            print(f"{path!s:{width}}  " + "  ".join(f"{name} {score:.1%}" for name, score in best))
+            print(f"{path!s:{width}}  " + "  ".join(f"{one['name']} {one['score']:.1%}" for one in best))
     if broken:
         raise typer.Exit(1)
 

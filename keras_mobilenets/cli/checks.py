@@ -103,12 +103,27 @@ def exported_path(value: Path | None) -> Path | None:
     return value
 
 
-def pictures(values: list[Path]) -> list[Path]:
+def pictures(values: list[str]) -> list[Path]:
     """Files with pictures, of which missing ones are named at once."""
-    missing = [str(path) for path in values if not path.is_file()]
+    strange = [value for value in values if value.startswith("-")]
+    if strange:
+        raise typer.BadParameter(f"there is no option {strange[0]}; options of Beam need --runner")
+    missing = [value for value in values if not os.path.isfile(value)]
     if missing:
-        raise typer.BadParameter(f"there is no file {', '.join(missing[:5])}")
-    return values
+        raise typer.BadParameter(f"there is no file {', '.join(missing[:5])}", param_hint="'IMAGES...'")
+    return [Path(value) for value in values]
+
+
+def batch(model: Path, values: list[str], output: str | None) -> tuple[list[str], list[str]]:
+    """For a job on Beam: the globs of the pictures, and Beam's options, which are everything from the first on."""
+    if model.suffix != ".tflite":
+        raise typer.BadParameter(f"with --runner it must be a .tflite file, not {model.name}", param_hint="'MODEL'")
+    if output is None or not output.endswith((".jsonl", ".parquet")):
+        raise typer.BadParameter("with --runner it must be given, and end in .jsonl or .parquet", param_hint="--output")
+    first = next((index for index, value in enumerate(values) if value.startswith("-")), len(values))
+    if not first:
+        raise typer.BadParameter(f"write the pictures before {values[0]}", param_hint="'IMAGES...'")
+    return values[:first], values[first:]
 
 
 def profiled(value: str) -> str:

@@ -37,6 +37,11 @@ class Classifier:
         """The name of a class, or its number."""
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
 
+    def best(self, scores: np.ndarray, top: int) -> list[dict[str, Any]]:
+        """The likeliest classes of one picture, by its scores: {"name": ..., "score": ...} each."""
+        first = np.argsort(-scores, kind="stable")[:top]
+        return [{"name": self.name(index), "score": float(scores[index])} for index in first]
+
     def latency_ms(self, image: np.ndarray) -> float:
         """Median time for one picture, after a warm-up."""
         self.predict(image[np.newaxis])
@@ -89,12 +94,12 @@ def saved_labels(path: Path) -> list[str] | None:
     return file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
 
 
-def tflite_classifier(path: Path, labels: list[str] | None = None) -> Classifier:
-    """A classifier out of a `.tflite` file."""
+def tflite_classifier(file: Path | bytes, labels: list[str] | None = None) -> Classifier:
+    """A classifier out of a `.tflite` file, or out of its content."""
     from keras_mobilenets.export import TFLiteModel
 
     with quiet():
-        model = TFLiteModel(path)
+        model = TFLiteModel(file)
     height, width, _ = model.input_shape
     return Classifier(model.predict, (height, width), model.labels or labels)
 
