@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from documents import run
 
 import keras_mobilenets
 
@@ -31,10 +32,7 @@ def test_code_blocks_run(imagenet_cache, tmp_path, monkeypatch):
         "images": np.random.default_rng(0).uniform(-1, 1, (16, 96, 96, 3)).astype("float32"),
         "labels": np.arange(16) % 5,
     }
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
-    for block in blocks:
-        exec(block, names)
+    assert run("README.md", names) == 3
     report = names["report"]
     assert report.audit.is_integer
     assert keras_mobilenets.export.TFLiteModel("flowers.tflite").labels[0] == "daisy"
