@@ -83,6 +83,32 @@ def test_every_byte_equals_the_runtimes(exported):
     np.testing.assert_array_equal(integer_model(exported, logits=True).predict(images, verbose=0), logits)
 
 
+@pytest.mark.parametrize("exported", ["MobileNetV3Small"], indirect=True)
+def test_means_where_rounding_is_close(exported):
+    """Feature maps whose sums lie beside a tie of the rounding, where the order of float32 operations decides."""
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        model = schema.ModelT.InitFromPackedBuf(exported.read_bytes(), 0)
+        graph = model.subgraphs[0]
+        kinds = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
+        mean = graph.operators[kinds.index(schema.BuiltinOperator.MEAN)]
+        graph.operators, graph.inputs, graph.outputs = [mean], [mean.inputs[0]], list(mean.outputs)
+        model.signatureDefs = []
+        source, result = (graph.tensors[tensor] for tensor in (mean.inputs[0], mean.outputs[0]))
+        _, height, width, channels = source.shape
+        scale, zero_points = rng.uniform(0.01, 0.2), rng.integers(-128, 100, 2)
+        source.quantization.scale, source.quantization.zeroPoint = [scale], [int(zero_points[0])]
+        result.quantization.scale, result.quantization.zeroPoint = [scale * 0.3], [int(zero_points[1])]
+        ties = (rng.integers(-100, 100, (32, channels)) + 0.5) * 0.3 * height * width
+        whole, rest = np.divmod(np.rint(ties).astype(int) + zero_points[0] * height * width, height * width)
+        images = whole[:, None] + (np.arange(height * width)[:, None] < rest[:, None])
+        images = images.clip(-128, 127).astype("int8").reshape(32, height, width, channels)
+        builder = flatbuffers.Builder(0)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        content = bytes(builder.Output())
+        np.testing.assert_array_equal(integer_model(content).predict(images, verbose=0), runtime(content, images))
+
+
 # Not MobileNetV3Small: the runtime's reference kernels crash on its squeeze-excite (ai-edge-litert 2.3).
 @pytest.mark.parametrize("exported", ["MobileNet", "MobileNetV2", "MobileNetV3Large-minimalistic"], indirect=True)
 def test_reference_kernels(exported):

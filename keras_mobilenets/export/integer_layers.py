@@ -260,7 +260,15 @@ class IntegerMean(IntegerOperation):
 
     def call(self, inputs):
         total = ops.sum(inputs, axis=(1, 2), keepdims=self.keepdims)
-        return self.requantize(total, self.multiplier_to_output(self.inputs_quantization[0].scale, 1 / self.count))
+        source, result = self.inputs_quantization[0], self.output_quantization
+        if self.kernels == "reference":
+            return self.requantize(total, self.multiplier_to_output(source.scale, 1 / self.count))
+        # XNNPACK sums what is stored, and takes both zero points into one float32: some sums in ten thousand are
+        # rounded to another integer than the exact mean would be.
+        multiplier = np.float32(source.scale) / np.float32(result.scale) * (np.float32(1) / np.float32(self.count))
+        stored = source.zero_point * self.count
+        offset = np.float32(result.zero_point) - np.float32(stored) * multiplier
+        return self.clamp(ops.round((total + float(stored)) * multiplier + offset) - float(result.zero_point))
 
     def compute_output_shape(self, input_shape):
         batch, _, _, channels = input_shape
