@@ -255,7 +255,7 @@ def full_integer(converter: Any, images: np.ndarray | None) -> bytes:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if images is not None:
         converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.uint8
     return converter.convert()
 
