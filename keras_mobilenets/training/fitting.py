@@ -125,12 +125,15 @@ def _fit(
 
 
 def _batches(data: TrainingData, epoch: int, step: int) -> Any:
-    """What is left of the data; where Keras takes a batch for each step that is passed over, with those."""
+    """What is left of the data."""
     return data.train_from(epoch, step) if keras.backend.backend() == "tensorflow" else _Stream(data, epoch, step)
 
 
 class _Stream(keras.utils.PyDataset):
-    """Begins anew when batch 0 is asked for, which Keras does after it has looked at the data."""
+    """Begins anew when batch 0 is asked for, which Keras does after it has looked at the data.
+
+    On torch Keras takes a batch also for each step that the checkpoint passes over: the first one stands for those.
+    """
 
     def __init__(self, data: TrainingData, epoch: int, step: int) -> None:
         super().__init__()
@@ -142,9 +145,10 @@ class _Stream(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         if index == 0:
+            passed_over = self.step if keras.backend.backend() == "torch" else 0
             first = next(iter(self.data.train_from(self.epoch, self.step)))
-            passed_over = itertools.repeat(first, self.step)
-            self.batches = itertools.chain(passed_over, self.data.train_from(self.epoch, self.step))
+            left = self.data.train_from(self.epoch, self.step)
+            self.batches = itertools.chain(itertools.repeat(first, passed_over), left)
         return tuple(np.asarray(part) for part in next(self.batches))
 
 
