@@ -1,19 +1,22 @@
 """How long a training step and a prediction take, against keras.applications and tfmot.
 
-    python -m benchmarks.training_step            # some minutes; writes benchmarks/training_step.csv
+    python -m benchmarks.training_step      # some minutes; writes benchmarks/training_step.csv and ..._kinds.csv
 
 All peers of a model run in one process, one step each in turn, so that what else the machine does meets all alike. What
-counts are the ratios; milliseconds are this machine's. Peak memory is of a process that does nothing else.
+counts are the ratios; milliseconds are this machine's. Peak memory is of a process that does nothing else. The second
+table says where the time of a training step goes: milliseconds by kind of TensorFlow operation, the ten largest.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +111,32 @@ def measure(model_name: str, rounds: int) -> dict[tuple[str, str], np.ndarray]:
     return {key: np.asarray(values) * 1e3 for key, values in seconds.items()}
 
 
+def kinds(peer: str, model_name: str, count: int = 5) -> dict[str, float]:
+    """Milliseconds of a training step by kind of operation, the largest first, as TensorFlow's profiler sees them."""
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    functions = steps(peer, model_name)
+    if functions is None:
+        return {}
+    for _ in range(3):
+        functions["training"]()
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        for _ in range(count):
+            functions["training"]()
+        tf.profiler.experimental.stop()
+        space = xplane_pb2.XSpace.FromString(next(Path(folder).rglob("*.xplane.pb")).read_bytes())
+    totals: collections.Counter[str] = collections.Counter()
+    for plane in space.planes:
+        names = {key: value.name for key, value in plane.event_metadata.items()}
+        for event in (event for line in plane.lines for event in line.events):
+            node, _, kind = names[event.metadata_id].rpartition(":")
+            if node and not node.endswith(":") and kind[0] != " ":  # an operation; all else is the runtime around it
+                totals[kind.removeprefix("_MklNative")] += event.duration_ps / 1e9 / count
+    return dict(totals.most_common(10))
+
+
 def peak_memory_mb(peer: str, model_name: str) -> int:
     """Largest resident size of a fresh process that does three training steps, in MB."""
     arguments = [sys.executable, "-m", "benchmarks.training_step", "--only", peer, model_name]
@@ -119,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--output", type=Path, default=CSV)
     parser.add_argument("--only", nargs=2, metavar=("PEER", "MODEL"), help="peak memory of one peer, in MB")
     options = parser.parse_args()
     if options.only:
@@ -128,18 +158,29 @@ def main() -> None:
         # Not getrusage: its maximum counts the parent's pages at the fork.
         print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
         return
-    rows = []
+    times, largest = [], []
     for model_name in options.models:
         measured = measure(model_name, options.rounds)
-        for (peer, kind), times in measured.items():
-            ratio = np.median(times) / np.median(measured[REFERENCE, kind])
+        for (peer, kind), one in measured.items():
+            ratio = np.median(one) / np.median(measured[REFERENCE, kind])
             memory = peak_memory_mb(peer, model_name) if kind == "training" else ""
-            rows.append([model_name, kind, peer, f"{np.median(times):.1f}", f"{np.percentile(times, 10):.1f}"])
-            rows[-1] += [f"{ratio:.2f}", memory]
-            print(*rows[-1], sep="\t", flush=True)
-    with atomic_path(CSV) as temporary, temporary.open("w", newline="") as file:
-        header = ["model", "kind", "peer", "median_ms", "p10_ms", f"ratio to {REFERENCE}", "peak_memory_mb"]
-        csv.writer(file).writerows([header, *rows])
+            times.append([model_name, kind, peer, f"{np.median(one):.1f}", f"{np.percentile(one, 10):.1f}"])
+            times[-1] += [f"{ratio:.2f}", memory]
+            print(*times[-1], sep="\t", flush=True)
+        for peer in PEERS:
+            largest += [[model_name, peer, kind, f"{one:.2f}"] for kind, one in kinds(peer, model_name).items()]
+    header = ["model", "kind", "peer", "median_ms", "p10_ms", f"ratio to {REFERENCE}", "peak_memory_mb"]
+    write(options.output, [header, *times])
+    write(
+        options.output.with_name(f"{options.output.stem}_kinds.csv"),
+        [["model", "peer", "operation", "ms_per_step"], *largest],
+    )
+
+
+def write(path: Path, rows: list[list]) -> None:
+    """Writes a table."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 if __name__ == "__main__":
