@@ -132,8 +132,8 @@ def choose(
 
     name, _, milliseconds = (calibrate or "").partition("=")
     scale = device_scale(name, float(milliseconds)) if calibrate else 1.0
-    limits = {"max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb, "image_size": image_size}
-    _show(choose(**limits, scale=scale), as_json)
+    chosen = choose(max_latency_ms=max_latency_ms, max_size_mb=max_size_mb, image_size=image_size, scale=scale)
+    _show(chosen, as_json)
 
 
 def _show(result: Any, as_json: bool, more: dict[str, Any] | None = None) -> None:
