@@ -1,7 +1,7 @@
 """Builds the site: `python docs/build.py`. Gathers the pages in build/docs, and calls the generator on them.
 
-Beside the pages as they are written: the reference from the stubs and the command line, tables from the benchmarks' CSVs,
-copies of the files outside of docs/ that pages link to. A page says
+Beside the pages as they are written: the reference from the stubs and the command line, tables from the benchmarks'
+CSVs, copies of the files outside of docs/ that pages link to. A page says
 
     <!-- table: FILE rows=COLUMN columns=COLUMN value=COLUMN [unit=%] [COLUMN=VALUE ...] -->
 
@@ -91,7 +91,7 @@ def reference(part: str) -> str:
     """A page with the docstrings of a package and of all its public names."""
     about = ast.get_docstring(ast.parse((PACKAGE / part / "__init__.py").read_text())) or ""
     names = (f"::: {name}" for name in public_names(part))
-    return "\n\n".join([f"# keras_mobilenets.{part}", about.partition(" Public names:")[0], *names])
+    return "\n\n".join([f"# keras_mobilenets.{part}", about.partition("Public names:")[0], *names])
 
 
 def command_line() -> str:

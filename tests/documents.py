@@ -30,7 +30,8 @@ def run(path: str, names: dict[str, Any], instead: dict[str, str] | None = None)
 
 def commands(path: str) -> list[list[str]]:
     """The arguments of each `keras-mobilenets` in a page, in blocks and in sentences; not where it is only named."""
-    return [shlex.split(command) for command in COMMAND.findall((ROOT / path).read_text()) if " " in command.strip()]
+    text = (ROOT / path).read_text().replace("\\\n", " ")
+    return [shlex.split(command) for command in COMMAND.findall(text) if " " in command.strip()]
 
 
 def links(path: str) -> list[Path]:

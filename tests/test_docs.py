@@ -58,7 +58,7 @@ def test_code_runs(page, names):
 
 
 def parse(name, arguments):
-    """Options are known, each has a value of its kind, and no argument is missing or too many; no file is looked for."""
+    """Refuses unknown options, values of a wrong kind, missing and superfluous arguments; looks for no file."""
     command = typer.main.get_command(app).commands[name]
     for parameter in command.params:
         parameter.callback = None
