@@ -263,8 +263,8 @@ class QuantReLU(keras.layers.ReLU):
 
     Example:
 
-    >>> layer = QuantReLU(6.0)
-    >>> layer(np.array([-1.0, 7.0], "float32")).numpy(), layer(np.array([-1.0, 7.0], "float32"), training=True)
+    >>> layer, values = QuantReLU(6.0), keras.ops.array([-1.0, 7.0])
+    >>> layer(values).numpy(), layer(values, training=True).numpy()
     (array([0., 6.], dtype=float32), array([-1.,  7.], dtype=float32))
     """
 
