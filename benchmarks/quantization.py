@@ -294,17 +294,20 @@ def rows(options: argparse.Namespace, done: set[tuple[str, str, int]]) -> Iterat
         keras.backend.clear_session()
 
 
-def summary(results: list[dict]) -> dict[tuple[str, str], tuple[float, float, int]]:
-    """For each case and method: mean accuracy in percent, its standard error, number of seeds."""
+def summary(results: list[dict], lost: bool = False) -> dict[tuple[str, str], tuple[float, float, int]]:
+    """For each case and method: mean accuracy in percent, its standard error, number of seeds.
+
+    With `lost` the points that are lost against the float model of the same seed.
+    """
+    points = {(row["case"], row["method"], int(row["seed"])): 100 * float(row["top1"]) for row in results}
     found: dict[tuple[str, str], list[float]] = {}
-    for row in results:
-        found.setdefault((row["case"], row["method"]), []).append(100 * float(row["top1"]))
+    for (case, method, seed), one in points.items():
+        if not lost:
+            found.setdefault((case, method), []).append(one)
+        elif (case, "float", seed) in points:
+            found.setdefault((case, method), []).append(points[case, "float", seed] - one)
     return {
-        key: (
-            float(np.mean(one)),
-            float(np.std(one, ddof=1) / len(one) ** 0.5) if len(one) > 1 else float("nan"),
-            len(one),
-        )
+        key: (float(np.mean(one)), float(np.std(one, ddof=1) / len(one) ** 0.5) if one[1:] else float("nan"), len(one))
         for key, one in found.items()
     }
 
@@ -312,22 +315,26 @@ def summary(results: list[dict]) -> dict[tuple[str, str], tuple[float, float, in
 def plot(results: list[dict], path: Path) -> None:
     """Points of accuracy lost against float, a bar for each method."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter
 
-    found = summary(results)
-    cases = [case.name for case in CASES if (case.name, "float") in found]
-    methods = list(dict.fromkeys(method for _, method in found if method != "float"))
-    figure, axes = plt.subplots(figsize=(9, 0.75 * len(cases) + 1.2), layout="constrained")
-    height = 0.8 / len(methods)
-    for place, method in enumerate(methods):
-        present = [(line, case) for line, case in enumerate(cases) if (case, method) in found]
-        lost = [found[case, "float"][0] - found[case, method][0] for _, case in present]
-        where = [line + (place - (len(methods) - 1) / 2) * height for line, _ in present]
-        errors = [np.nan_to_num(found[case, method][1]) for _, case in present]
-        axes.barh(where, lost, height * 0.9, xerr=errors, label=method, error_kw={"elinewidth": 0.8})
-    axes.set_yticks(range(len(cases)), [f"{case}\nfloat {found[case, 'float'][0]:.1f} %" for case in cases])
+    accuracy, lost = summary(results), summary(results, lost=True)
+    cases = [case for case in CASES if (case.name, "float") in accuracy]
+    colours = {"PTQ": "C0", "QAT": "C2", "PTQ tf.lite": "C7", "PTQ per tensor": "C1", "QAT tfmot": "C3"}
+    figure, axes = plt.subplots(figsize=(9, 0.85 * len(cases) + 1.2), layout="constrained")
+    for line, case in enumerate(cases):
+        methods = [method for method in colours if (case.name, method) in lost]
+        for place, method in enumerate(methods):
+            mean, error, _ = lost[case.name, method]
+            where = line + (place - (len(methods) - 1) / 2) * 0.2
+            axes.barh(where, mean, 0.18, xerr=np.nan_to_num(error), color=colours[method], error_kw={"elinewidth": 0.8})
+    for method, colour in colours.items():
+        axes.barh(0, 0, color=colour, label=method)
+    axes.set_yticks(range(len(cases)), [f"{one.name}\nfloat {accuracy[one.name, 'float'][0]:.1f} %" for one in cases])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=2)
+    axes.set_xticks([-2, -1, 0, 1, 2, 5, 10, 20, 50])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("points of top-1 accuracy lost to 8 bits (less is better)")
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=150)
