@@ -133,11 +133,17 @@ def test_names_that_mean_nothing_are_refused_with_the_near_ones(tmp_path):
         load(tmp_path / "file", image_size=32)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"batch_size": 0}, {"augment": "lots"}, {"validation_split": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"image_size": 0}, {"batch_size": 0}, {"augment": "lots"}, {"augment": ("crop", "none")}, {"validation_split": 1}],
+)
 def test_wrong_arguments_are_named(folder, wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"`{name}`"):
         load(folder, **{"image_size": 32, **wrong})
+
+
+EVERYTHING = ("crop_flip", "rand_augment", "random_erasing", "mix_up", "cut_mix")
 
 
 def test_data_sets_that_need_an_absent_network_fail_at_once(tmp_path, monkeypatch):
@@ -163,7 +169,7 @@ def test_data_sets_without_pictures_are_refused(tmp_path):
 def test_bundled_digits_are_a_registered_data_set(tmp_path):
     data = load("digits", image_size=32, batch_size=64, data_dir=tmp_path)
     assert data.class_names == tuple("0123456789")
-    assert (data.train_count, data.val_count, data.augment) == (1438, 359, "crop")
+    assert (data.train_count, data.val_count, data.augment) == (1438, 359, ("crop",))
     labels = np.concatenate([labels for _, labels in data.val])
     assert (np.bincount(labels) >= 34).all()  # a fifth of each of ten nearly equal classes
     images, _ = next(iter(data.val))
@@ -173,8 +179,9 @@ def test_bundled_digits_are_a_registered_data_set(tmp_path):
     assert tfds.load("digits", split="test", data_dir=tmp_path).cardinality() == 359
 
 
-def test_epochs_depend_on_their_number_alone(folder):
-    data = load(folder, image_size=16, batch_size=4, seed=3)
+@pytest.mark.parametrize("augment", ["auto", EVERYTHING], ids=["light", "everything"])
+def test_epochs_depend_on_their_number_alone(folder, augment):
+    data = load(folder, image_size=16, batch_size=4, seed=3, augment=augment)
     stream = data.train_from(0).as_numpy_iterator()
     uninterrupted = [next(stream) for _ in range(3 * data.steps_per_epoch)]
     resumed = next(data.train_from(2).as_numpy_iterator())
@@ -184,6 +191,58 @@ def test_epochs_depend_on_their_number_alone(folder):
     train = data.train
     passes = [np.concatenate([images for images, _ in train]) for _ in range(2)]
     assert passes[0].shape == (8, 16, 16, 3) and not np.array_equal(*passes)
+
+
+def test_mixed_pictures_have_a_share_of_each_class(tmp_path):
+    """One class is black, one white: how bright a mixed picture is says what its label must be."""
+    for name, colour in (("black", "black"), ("white", "white")):
+        (tmp_path / name).mkdir()
+        for index in range(20):
+            Image.new("RGB", (32, 32), colour).save(tmp_path / name / f"{index}.png")
+    for mix in ("mix_up", "cut_mix"):
+        data = load(tmp_path, image_size=32, batch_size=16, augment=("none", mix))
+        images, labels = next(data.train_from(0).as_numpy_iterator())
+        assert data.soft_labels and labels.shape == (16, 2)
+        # Keras cuts at whole pixels, but weighs the box before it was rounded: up to a row and a column of 32.
+        assert np.allclose(images.mean((1, 2, 3)) / 255, labels[:, 1], atol=1e-4 if mix == "mix_up" else 0.07)
+        assert ((labels > 0.01) & (labels < 0.99)).any()
+        assert next(data.val.as_numpy_iterator())[1].dtype == np.int64
+
+
+def test_a_fifth_of_the_pictures_is_erased_in_part(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(50):
+            Image.new("RGB", (32, 32), "red").save(tmp_path / name / f"{index}.png")
+    data = load(tmp_path, image_size=32, batch_size=80, augment=("none", "random_erasing"))
+    images = next(data.train_from(0).as_numpy_iterator())[0]
+    changed = (images != (255, 0, 0)).any(-1).mean((1, 2))
+    assert 0.05 <= (changed > 0).mean() <= 0.4  # 16 of 80 are expected; three standard deviations are 11
+    assert changed.max() < 0.5
+
+
+def test_rand_augment_changes_most_pictures_and_not_their_labels(folder):
+    plain, changed = (
+        load(folder, image_size=32, batch_size=8, augment=augment).train_from(0).as_numpy_iterator()
+        for augment in ("none", ("none", "rand_augment"))
+    )
+    (before, labels), (after, same) = next(plain), next(changed)
+    assert np.array_equal(labels, same)
+    assert after.dtype == np.float32 and after.min() >= 0 and after.max() <= 255
+    assert sum(not np.array_equal(*pair) for pair in zip(before, after, strict=True)) >= 4
+
+
+def test_mixed_pictures_are_trained_on(folder):
+    import keras
+
+    from keras_mobilenets.training import fit
+
+    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
+    data = load(folder, image_size=16, batch_size=4, augment=EVERYTHING, preprocess=lambda images: images / 255)
+    (history,) = fit(model, data, epochs=1)
+    images, labels = next(data.val.as_numpy_iterator())
+    right = model.predict_on_batch(images).argmax(-1) == labels
+    assert history["val_accuracy"] == pytest.approx(right.mean())
 
 
 def test_batches_are_preprocessed_and_counted(folder):

@@ -94,6 +94,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --output, or with the last unfinished one.")
     ] = False,
+    augment: Annotated[
+        list[str],
+        typer.Option(
+            callback=checks.augment, help="none, crop, crop_flip; with rand_augment, random_erasing, mix_up, cut_mix."
+        ),
+    ] = ["auto"],  # noqa: B006
     strict: Strict = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for it, too.")] = False,
 ) -> None:

@@ -42,6 +42,16 @@ def data(value: str | None) -> str | None:
     return value
 
 
+def augment(value: list[str]) -> list[str]:
+    """Names of augmentations."""
+    from keras_mobilenets.data.names import augmentations
+
+    try:
+        return list(augmentations(value))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def weights(value: str | None) -> str | None:
     """A weight file, or "imagenet"."""
     if value not in (None, "imagenet") and not os.path.isfile(value):

@@ -89,6 +89,7 @@ class Job:
                 image_size=settings.image_size,
                 batch_size=settings.batch_size,
                 seed=settings.seed,
+                augment=settings.augment,
                 on_error="raise" if settings.strict else "skip",
                 progress=count,
             )

@@ -31,6 +31,7 @@ class Settings:
         quantize_epochs: of quantization-aware training.
         batch_size: pictures in a training step.
         seed: of everything random.
+        augment: what is done to the pictures to train on; see `load`.
         strict: whether broken pictures are refused.
         tensorboard: whether logs for TensorBoard are written.
     """
@@ -46,6 +47,7 @@ class Settings:
     quantize_epochs: int
     batch_size: int
     seed: int
+    augment: Sequence[str]
     strict: bool
     tensorboard: bool
 

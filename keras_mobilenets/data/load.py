@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,9 @@ import tensorflow as tf
 
 from keras_mobilenets.data import pipeline
 from keras_mobilenets.data.folder import scan_folder
-from keras_mobilenets.data.names import BUNDLED, is_folder
+from keras_mobilenets.data.names import BUNDLED, augmentations, decided, is_folder
 from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
 
-AUGMENTATIONS = ("auto", "none", "crop", "crop_flip")
-# What is written is no longer itself in a mirror. All others are flipped, as photographs are.
-UNFLIPPED = ("digits", "mnist", "svhn", "omniglot", "cmaterdb")
 Preprocess = Callable[[Any], Any]
 SEED_STRIDE = 1_000_003  # epochs of neighbouring seeds never meet
 
@@ -32,7 +29,7 @@ class ImageData:
         image_size: (height, width) in pixels.
         batch_size: of the training batches, never more than there are pictures.
         seed: of order and augmentation.
-        augment: `"none"`, `"crop"` or `"crop_flip"`.
+        augment: `"none"`, `"crop"` or `"crop_flip"`, and what is added to it.
         train_count: pictures to train on.
         val_count: held-out pictures.
         broken: files that were left out, one line each.
@@ -44,7 +41,7 @@ class ImageData:
     image_size: tuple[int, int]
     batch_size: int
     seed: int
-    augment: str
+    augment: tuple[str, ...]
     broken: tuple[str, ...]
     preprocess: Preprocess | None
     _train: Source = dataclasses.field(repr=False)
@@ -59,13 +56,18 @@ class ImageData:
         return self._val.count
 
     @property
+    def soft_labels(self) -> bool:
+        """Whether the training labels are vectors with a share of each class; the held-out ones are always integers."""
+        return not {"mix_up", "cut_mix"}.isdisjoint(self.augment)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches of one epoch; the last pictures of an epoch that fill no batch wait for the next one."""
         return self.train_count // self.batch_size
 
     @property
     def train(self) -> tf.data.Dataset:
-        """One epoch of float32 images in [0, 255] and int labels; each pass over it is shuffled and augmented anew."""
+        """One epoch of float32 images in [0, 255] and labels; each pass over it is shuffled and augmented anew."""
         epoch = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).take(1)
         return self._batches(epoch).apply(tf.data.experimental.assert_cardinality(self.steps_per_epoch))
 
@@ -95,6 +97,7 @@ class ImageData:
                 image_size=self.image_size,
                 batch_size=self.batch_size,
                 augment=self.augment,
+                classes=len(self.class_names),
                 skip=step,
             )
         )
@@ -112,7 +115,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     batch_size: int = 32,
     seed: int = 0,
-    augment: str = "auto",
+    augment: str | Sequence[str] = "auto",
     validation_split: float = 0.2,
     on_error: str = "skip",
     preprocess: Preprocess | None = None,
@@ -121,7 +124,7 @@ def load(
 ) -> ImageData:
     """Loads pictures for training and evaluation from an image folder or from TensorFlow Datasets.
 
-    Pixels come as values in [0, 255] unless `preprocess` scales them. Labels are integers.
+    Pixels come as values in [0, 255] unless `preprocess` scales them. Labels are integers, but for mixed pictures.
 
     Args:
         data: a folder with one sub-folder per class (see `scan_folder`), or any classification data set of
@@ -131,7 +134,9 @@ def load(
         batch_size: pictures in a training batch.
         seed: of the split, the order and the augmentation.
         augment: `"none"`, `"crop"` (random crops), `"crop_flip"` (and mirrored), or `"auto"`: all but data sets
-            of written characters are mirrored.
+            of written characters are mirrored. This is light, as small networks ask (V1 paper, section 3.2). A sequence
+            adds `"rand_augment"`, `"random_erasing"`, `"mix_up"` or `"cut_mix"`: `("crop_flip", "mix_up")`. The labels
+            of mixed pictures are vectors, which `fit` knows how to train on.
         validation_split: share that is held out of data without a split of its own.
         on_error: what happens to broken files in a folder: `"skip"` or `"raise"`.
         preprocess: applied to batches of float32 images in [0, 255], such as a family's `preprocess_input`.
@@ -149,7 +154,8 @@ def load(
     >>> data = load("digits", image_size=32)  # doctest: +SKIP
     >>> model.fit(data.train, validation_data=data.val, epochs=5)  # doctest: +SKIP
     """
-    _check_arguments(image_size, batch_size, augment)
+    _check_arguments(image_size, batch_size)
+    wanted = augmentations(augment)
     broken: tuple[str, ...] = ()
     if is_folder(data):
         folder = scan_folder(data, validation_split=validation_split, seed=seed, on_error=on_error, progress=progress)
@@ -159,20 +165,15 @@ def load(
     else:
         name = os.fspath(data)
         train, val, class_names = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
-    if augment == "auto":
-        augment = "crop" if any(word in name for word in UNFLIPPED) else "crop_flip"
     size = pipeline.usual_size(val) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else (size[0], size[1])
-    return ImageData(
-        name, class_names, size, min(batch_size, train.count), seed, augment, broken, preprocess, train, val
-    )
+    batch_size = min(batch_size, train.count)
+    return ImageData(name, class_names, size, batch_size, seed, decided(wanted, name), broken, preprocess, train, val)
 
 
-def _check_arguments(image_size: int | tuple[int, int] | None, batch_size: int, augment: str) -> None:
+def _check_arguments(image_size: int | tuple[int, int] | None, batch_size: int) -> None:
     sizes = (image_size,) if isinstance(image_size, int) else image_size
     if sizes is not None and (len(sizes) > 2 or min(sizes) < 1):
         raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be > 0. Received: batch_size={batch_size}")
-    if augment not in AUGMENTATIONS:
-        raise ValueError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}. Received: augment={augment!r}")

@@ -6,9 +6,14 @@ import difflib
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 BUNDLED = "digits"
+CUTS = ("auto", "none", "crop", "crop_flip")
+EXTRAS = ("rand_augment", "random_erasing", "mix_up", "cut_mix")
+# What is written is no longer itself in a mirror. All others are flipped, as photographs are.
+UNFLIPPED = ("digits", "mnist", "svhn", "omniglot", "cmaterdb")
 
 
 def known_datasets() -> list[str]:
@@ -44,6 +49,30 @@ def is_folder(data: str | os.PathLike[str]) -> bool:
     near = difflib.get_close_matches(text, known_datasets(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `keras-mobilenets list datasets`"
     raise ValueError(f"`data` is neither a folder nor a data set of TensorFlow Datasets: {text!r}; {hint}")
+
+
+def augmentations(augment: str | Sequence[str]) -> tuple[str, ...]:
+    """The augmentations of `load`, the way of cutting first.
+
+    Raises:
+        ValueError: an unknown name, or more than one way of cutting.
+    """
+    asked = (augment,) if isinstance(augment, str) else tuple(augment)
+    strange = [name for name in asked if name not in CUTS + EXTRAS]
+    if strange:
+        raise ValueError(f"`augment` must be of {', '.join(CUTS + EXTRAS)}. Received: augment={strange[0]!r}")
+    cuts = [name for name in CUTS if name in asked] or ["auto"]
+    if len(cuts) > 1:
+        raise ValueError(f"`augment` must have at most one of {', '.join(CUTS)}. Received: augment={asked}")
+    return (cuts[0], *(name for name in EXTRAS if name in asked))
+
+
+def decided(augment: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """The augmentations, with "auto" decided for a data set of this name."""
+    cut, *extras = augment
+    if cut == "auto":
+        cut = "crop" if any(word in name for word in UNFLIPPED) else "crop_flip"
+    return (cut, *extras)
 
 
 def _is_builder(name: str) -> bool:

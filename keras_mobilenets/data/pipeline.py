@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from keras_mobilenets.data.augmentation import batch_augment, rand_augment
 from keras_mobilenets.data.images import EDGE_TO_EDGE, read_image, read_pixels
 from keras_mobilenets.data.sources import Source
 
@@ -28,13 +31,14 @@ def training_batches(
     *,
     image_size: tuple[int, int],
     batch_size: int,
-    augment: str,
+    augment: Sequence[str],
+    classes: int,
     skip: int = 0,
 ) -> tf.data.Dataset:
     """Batches of (float32 images in [0, 255], labels), one pass over `source` for each number in `epochs`.
 
-    The first `skip` batches are left out before anything is decoded. The order and the random crops follow from the
-    number alone: epoch 40 is the same in a run that was interrupted.
+    The first `skip` batches are left out before anything is decoded. The order and all that is random in a picture
+    follow from the number alone: epoch 40 is the same in a run that was interrupted.
     """
     whole = source.count // batch_size * batch_size
 
@@ -45,12 +49,18 @@ def training_batches(
         examples = source.examples.shuffle(source.shuffle_buffer, seed=epoch).take(whole)
         return examples.enumerate().map(lambda index, example: (tf.stack([epoch, index]), *example))
 
-    def decode(seed: tf.Tensor, item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _training_image(source.read(item), plain, seed, image_size, augment), label
+    operations = rand_augment() if "rand_augment" in augment else lambda image, seed: image
+    mixed = batch_augment(augment, classes)
+
+    def decode(seed: tf.Tensor, item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return seed, operations(_training_image(source.read(item), plain, seed, image_size, augment), seed), label
+
+    def finish(seeds: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return mixed(seeds[0], images, labels) if mixed else (images, labels)
 
     examples = epochs.flat_map(shuffled).skip(skip * batch_size)
     batches = examples.map(decode, AUTOTUNE).batch(batch_size, drop_remainder=True)
-    return batches.prefetch(AUTOTUNE)
+    return batches.map(finish, AUTOTUNE).prefetch(AUTOTUNE)
 
 
 def evaluation_batches(source: Source, *, image_size: tuple[int, int], batch_size: int) -> tf.data.Dataset:
@@ -67,9 +77,9 @@ def evaluation_batches(source: Source, *, image_size: tuple[int, int], batch_siz
 
 
 def _training_image(
-    data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int], augment: str
+    data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int], augment: Sequence[str]
 ) -> tf.Tensor:
-    if augment == "none":
+    if "none" in augment:
         image = tf.cast(tf.numpy_function(lambda data: read_image(data, image_size), [data], tf.uint8), tf.float32)
         return tf.ensure_shape(image, (*image_size, 3))
     aspect = image_size[1] / image_size[0]
@@ -79,7 +89,7 @@ def _training_image(
     )
     image = tf.image.resize(image, image_size, antialias=True)
     image = tf.cond(is_photo, lambda: image, lambda: _shifted(image, seed))
-    if augment == "crop_flip":
+    if "crop_flip" in augment:
         image = tf.image.stateless_random_flip_left_right(image, seed)
     return tf.ensure_shape(image, (*image_size, 3))
 

@@ -20,6 +20,7 @@ def compile_model(
     steps_per_epoch: int,
     batch_size: int,
     learning_rate: float | None = None,
+    soft_labels: bool = False,
 ) -> None:
     """Compiles a classifier, or a distiller of one, to be trained as a recipe says. `fit` does this by itself.
 
@@ -30,6 +31,8 @@ def compile_model(
         steps_per_epoch: batches in an epoch.
         batch_size: that the recipe is scaled to.
         learning_rate: the highest one, in place of the recipe's.
+        soft_labels: whether labels of training are vectors with a share of each class, as of mixed pictures; integer
+            labels, of the held-out pictures, are understood as well.
 
     Example:
 
@@ -57,8 +60,8 @@ def compile_model(
     classifies = not distilled or isinstance(model.distillation_losses[0], keras.distillation.LogitsDistillation)
     model.compile(
         optimizer,
-        _crossentropy(recipe.label_smoothing, from_logits=distilled),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")] if classifies else None,
+        _crossentropy(recipe.label_smoothing, from_logits=distilled, soft_labels=soft_labels),
+        metrics=[_accuracy(soft_labels)] if classifies else None,
         jit_compile=False,  # XLA trains depthwise convolutions about ten times slower on a CPU
     )
 
@@ -91,13 +94,30 @@ def _without_decay(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.trainable_variables if id(variable) not in decayed]
 
 
-def _crossentropy(label_smoothing: float, *, from_logits: bool) -> Callable[[Any, Any], Any]:
-    if not label_smoothing:
+def _crossentropy(label_smoothing: float, *, from_logits: bool, soft_labels: bool) -> Callable[[Any, Any], Any]:
+    if not label_smoothing and not soft_labels:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
 
     def crossentropy(labels: Any, scores: Any) -> Any:
         """Keras smooths labels that are vectors only."""
-        vectors = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), scores.shape[-1])
-        return keras.losses.categorical_crossentropy(vectors, scores, from_logits, label_smoothing)
+        if not _are_soft(labels, scores):
+            labels = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), scores.shape[-1])
+        return keras.losses.categorical_crossentropy(labels, scores, from_logits, label_smoothing)
 
     return crossentropy
+
+
+def _accuracy(soft_labels: bool) -> keras.metrics.Metric:
+    if not soft_labels:
+        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+
+    def accuracy(labels: Any, scores: Any) -> Any:
+        """Of a mixed picture, the class with the largest share is the right one."""
+        right = ops.argmax(labels, -1) if _are_soft(labels, scores) else labels
+        return keras.metrics.sparse_categorical_accuracy(right, scores)
+
+    return keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
+
+
+def _are_soft(labels: Any, scores: Any) -> bool:
+    return len(labels.shape) == len(scores.shape) and labels.shape[-1] == scores.shape[-1]

@@ -88,6 +88,7 @@ def fit(
         steps_per_epoch=steps,
         batch_size=data.batch_size,
         learning_rate=learning_rate,
+        soft_labels=getattr(data, "soft_labels", False),
     )
     checks = [_Diverged(data)] + ([keras.callbacks.SwapEMAWeights()] if trained.optimizer.use_ema else [])
     if checkpoint is None:
