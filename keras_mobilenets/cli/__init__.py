@@ -102,6 +102,10 @@ def train(
     ] = ["auto"],  # noqa: B006
     strict: Strict = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for it, too.")] = False,
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", callback=checks.devices, show_default="one", help="GPUs to train on together."),
+    ] = None,
 ) -> None:
     """Train a MobileNet, fine-tune it quantization-aware, convert it to integers and compare all three.
 

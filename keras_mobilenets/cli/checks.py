@@ -72,6 +72,15 @@ def recipe(value: str | None) -> str | None:
     raise typer.BadParameter(f"{value} is for models that are trained already; begin with one of {known}")
 
 
+def devices(value: str | None) -> int | str | None:
+    """A number of devices, or "all"."""
+    if value in (None, "all"):
+        return value
+    if not str(value).isdecimal() or not int(str(value)):
+        raise typer.BadParameter(f"must be a number or 'all', not {value}")
+    return int(str(value))
+
+
 def teacher(value: Path | None) -> str | None:
     """A Keras model that was saved."""
     return None if value is None else str(keras_file(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -30,6 +31,7 @@ from keras_mobilenets.training import (
     Checkpoint,
     JsonLines,
     build_classifier,
+    distribute,
     fine_tune,
     fit,
     freeze_normalization,
@@ -61,7 +63,8 @@ class Job:
         self.recipe = RECIPES[settings.recipe]
         keras.utils.set_random_seed(settings.seed)
         self.data = self._load()
-        self.teacher = self._teacher()
+        with self._devices():
+            self.teacher = self._teacher()
 
     def run(self) -> dict[str, Any]:
         """Does whatever is still to do, and gives what `metrics.json` holds."""
@@ -70,8 +73,11 @@ class Job:
             with atomic_path(self.folder / LABELS_FILE) as path:
                 path.write_text("\n".join(self.data.class_names) + "\n", encoding="utf-8")
             try:
-                model = self._trained()
-                quantized = self._quantized(model)
+                with self._devices():
+                    model = self._trained()
+                    quantized = self._quantized(model)
+                if self.settings.devices:  # outside of it, models have their weights once
+                    model, quantized = (load_keras(self.folder / name) for name in ("float.keras", "qat.keras"))
                 exported = self._exported(quantized)
                 return self._compared(model, quantized, exported)
             except (KeyboardInterrupt, SystemExit):
@@ -79,6 +85,11 @@ class Job:
                     f"To go on: keras-mobilenets train --resume --output {self.folder}", soft_wrap=True
                 )
                 raise
+
+    def _devices(self) -> Any:
+        """Where models are split among devices."""
+        devices = self.settings.devices
+        return distribute(devices) if devices else contextlib.nullcontext()
 
     def _load(self) -> images.ImageData:
         settings = self.settings

@@ -34,6 +34,7 @@ class Settings:
         augment: what is done to the pictures to train on; see `load`.
         strict: whether broken pictures are refused.
         tensorboard: whether logs for TensorBoard are written.
+        devices: how many share the training, or "all"; None leaves it to one.
     """
 
     data: str
@@ -50,6 +51,7 @@ class Settings:
     augment: Sequence[str]
     strict: bool
     tensorboard: bool
+    devices: int | str | None = None
 
     @classmethod
     def decide(cls, **given: Any) -> Settings:

@@ -18,6 +18,10 @@ class Observer:
         """The range of one float32 batch."""
         return ops.stack([ops.min(inputs), ops.max(inputs)])
 
+    def join(self, parts: Any) -> Any:
+        """The range of a batch from those of its parts, of shape (parts, 2)."""
+        return ops.stack([ops.min(parts[:, 0]), ops.max(parts[:, 1])])
+
     def merge(self, seen: Any, batch: Any, count: Any) -> Any:
         """The new range from the range of `count` earlier batches and that of one more."""
         raise NotImplementedError
@@ -101,6 +105,9 @@ class Percentile(MovingAverage):
     def measure(self, inputs):
         tail = (1.0 - self.percent / 100.0) / 2.0
         return ops.quantile(ops.reshape(inputs, (-1,)), [tail, 1.0 - tail])
+
+    def join(self, parts):
+        return ops.mean(parts, axis=0)  # outliers of one part shall not count for all
 
     def get_config(self):
         return {"percent": self.percent, **super().get_config()}

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mobilenets.layers.replicas import parts
 from keras_mobilenets.quantization.grid import (
     SMALLEST_RANGE,
     fake_quant,
@@ -124,7 +125,9 @@ class FakeQuant(keras.layers.Layer):
         """Merges a batch into the range and returns the new range."""
         observed = ops.convert_to_tensor(self.observed)
         seen, count = observed[:2], observed[2:]
-        batch = ops.clip(self.observer.measure(ops.stop_gradient(values)), *_LIMITS[self.activation])
+        batch = self.observer.measure(ops.stop_gradient(values))
+        apart = parts(batch)
+        batch = ops.clip(batch if apart is None else self.observer.join(apart), *_LIMITS[self.activation])
         ends = self.observer.merge(seen, batch, count[0])
         if self.symmetric:
             ends = ops.stack(symmetric_range(ends[0], ends[1], self.bits))
@@ -264,8 +267,11 @@ class InputQuant(keras.layers.Layer):
     def call(self, inputs, training=None):
         values = ops.cast(inputs, "float32")
         if training or self.calibrating:
-            self.seen_low.assign(ops.minimum(self.seen_low, ops.min(values)))
-            self.seen_high.assign(ops.maximum(self.seen_high, ops.max(values)))
+            seen = ops.stack([ops.min(values), -ops.max(values)])
+            apart = parts(seen)
+            seen = seen if apart is None else ops.min(apart, axis=0)
+            self.seen_low.assign(ops.minimum(self.seen_low, seen[0]))
+            self.seen_high.assign(ops.maximum(self.seen_high, -seen[1]))
         pixels = ops.clip(ops.round((values - self.low) / self.scale), 0.0, 255.0)
         return ops.cast(straight_through((pixels - self.zero_point) * self.scale, values), inputs.dtype)
 

@@ -1,6 +1,8 @@
 from .checkpoint import Checkpoint as Checkpoint
 from .classifier import build_classifier as build_classifier
 from .compiling import compile_model as compile_model
+from .devices import distribute as distribute
+from .devices import job as job
 from .distillation import distiller as distiller
 from .fitting import fit as fit
 from .logs import JsonLines as JsonLines

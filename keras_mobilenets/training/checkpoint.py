@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.training.compiling import trained_part
+from keras_mobilenets.training.devices import agree, process
 from keras_mobilenets.utils import atomic_path, locked
 
 BEST_FILE = "best.json"
@@ -93,6 +94,7 @@ class Checkpoint(keras.callbacks.Callback):
             if best and model.optimizer.use_ema:
                 model.optimizer.finalize_variable_values(model.trainable_variables)
             break
+        agree((self.epoch, self.step))
         return self.epoch, self.step
 
     def position(self) -> tuple[int, int]:
@@ -103,8 +105,10 @@ class Checkpoint(keras.callbacks.Callback):
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Has the folder for this process alone, and saves before a signal ends it, while the block runs."""
-        with locked(self.folder):
-            for left_over in self.folder.glob(".*.*.*"):  # of a process that was killed while it wrote
+        first = process() == 0
+        with locked(self.folder) if first else contextlib.nullcontext():
+            # Of a process that was killed while it wrote:
+            for left_over in self.folder.glob(".*.*.*") if first else ():
                 shutil.rmtree(left_over, ignore_errors=True)
             if threading.current_thread() is threading.main_thread():
                 heard = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != signal.SIG_IGN]
@@ -118,9 +122,10 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
         if self._resumed is not None:
-            # On TensorFlow, Keras makes the metrics with the first batch. What is counted here is overwritten.
-            scores = keras.ops.zeros((1, *trained_part(self.model).output_shape[1:]))
-            self.model.compute_metrics(None, keras.ops.zeros((1,)), scores)
+            if keras.backend.backend() == "tensorflow":
+                # There, Keras makes the metrics with the first batch. What is counted here is overwritten.
+                scores = keras.ops.zeros((1, *trained_part(self.model).output_shape[1:]))
+                self.model.compute_metrics(None, keras.ops.zeros((1,)), scores)
             _assign(_metrics(self.model), self._resumed, self.folder)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -162,6 +167,8 @@ class Checkpoint(keras.callbacks.Callback):
         model.train_function = step
 
     def _save(self) -> None:
+        if process():
+            return  # of several processes the first writes
         variables = _variables(self.model) | (_metrics(self.model) if self.step else {})
         arrays: dict[str, Any] = {name: keras.ops.convert_to_numpy(one) for name, one in variables.items()}
         arrays[HISTORY] = np.array(json.dumps(self.history))

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from keras_mobilenets.training.checkpoint import Checkpoint
-from keras_mobilenets.training.compiling import compile_model
+from keras_mobilenets.training.compiling import compile_model, trained_part
+from keras_mobilenets.training.devices import bound_together, process, processes, replicas, whole_batches
 from keras_mobilenets.training.distillation import distiller
 from keras_mobilenets.training.recipes import Recipe
 from keras_mobilenets.training.recipes import recipe as named
@@ -79,6 +80,8 @@ def fit(
     """
     recipe = named(recipe) if isinstance(recipe, str) else recipe
     epochs = recipe.epochs if epochs is None else epochs
+    if data.batch_size % replicas():
+        raise ValueError(f"A batch of {data.batch_size} pictures cannot be split evenly among {replicas()} devices")
     trained = model if teacher is None else distiller(model, teacher)
     steps = data.steps_per_epoch
     compile_model(
@@ -112,16 +115,17 @@ def _fit(
 ) -> list[dict[str, float]]:
     """Keras' own `fit`, from `done` epochs and steps on."""
     epoch, step = done
-    history = model.fit(
-        _batches(data, epoch, step),
-        validation_data=data.val,
-        initial_epoch=epoch,
-        epochs=epochs,
-        steps_per_epoch=data.steps_per_epoch,
-        shuffle=False,  # the data come shuffled
-        callbacks=list(callbacks),
-        verbose=verbose,
-    ).history
+    with whole_batches(trained_part(model)), bound_together():
+        history = model.fit(
+            _batches(data, epoch, step),
+            validation_data=_held_out(data),
+            initial_epoch=epoch,
+            epochs=epochs,
+            steps_per_epoch=data.steps_per_epoch,
+            shuffle=False,  # the data come shuffled
+            callbacks=list(callbacks),
+            verbose=verbose,
+        ).history
     return [dict(zip(history, map(float, values), strict=True)) for values in zip(*history.values(), strict=True)]
 
 
@@ -150,7 +154,31 @@ class _Stream(keras.utils.PyDataset):
             first = next(iter(self.data.train_from(self.epoch, self.step)))
             left = self.data.train_from(self.epoch, self.step)
             self.batches = itertools.chain(itertools.repeat(first, passed_over), left)
-        return tuple(np.asarray(part) for part in next(self.batches))
+        return tuple(_share(np.asarray(part)) for part in next(self.batches))
+
+
+def _share(batch: Any) -> Any:
+    """What this process has of a batch."""
+    size = len(batch) // processes()
+    return batch[process() * size : (process() + 1) * size]
+
+
+def _held_out(data: TrainingData) -> Any:
+    """The held-out batches; where JAX splits them among devices, without the last pictures that do not go around."""
+    count = replicas()
+    if keras.backend.backend() != "jax" or count == 1:
+        return data.val
+    import tensorflow as tf
+
+    val = data.val
+    if not isinstance(val, tf.data.Dataset):
+        val = tf.data.Dataset.from_tensor_slices(val).batch(data.batch_size)
+
+    def share(*batch: Any) -> tuple[Any, ...]:
+        size = tf.shape(batch[0])[0] // count * count // processes()
+        return tuple(part[process() * size : (process() + 1) * size] for part in batch)
+
+    return val.map(share).filter(lambda *batch: tf.shape(batch[0])[0] > 0)
 
 
 class _Diverged(keras.callbacks.Callback):

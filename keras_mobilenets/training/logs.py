@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.training.devices import process
 from keras_mobilenets.utils import atomic_path
 
 
@@ -53,7 +54,7 @@ class JsonLines(keras.callbacks.Callback):
         self._write({"run": self.run, "epoch": epoch + 1}, logs)
 
     def _write(self, line: dict[str, Any], logs: dict[str, Any] | None) -> None:
-        if _key(line) in self._written:
+        if process() or _key(line) in self._written:
             return
         line |= {name: float(value) for name, value in (logs or {}).items()}
         line["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

@@ -1,0 +1,241 @@
+"""Several devices, and several machines: each step's batch is split among them, and the weights are the same."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets.layers import inline
+
+PORT = 12345  # of process 0, where only its host is told
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A process among those of a job.
+
+    Attributes:
+        address: host:port of process 0.
+        processes: how many there are.
+        process: the number of this one, from 0.
+    """
+
+    address: str
+    processes: int
+    process: int
+
+
+def job(environment: Mapping[str, str] = os.environ) -> Job | None:
+    """Reads off the environment which job this process is part of; None for a process alone.
+
+    Understood are the variables of Keras (`KERAS_DISTRIBUTION_*`), `TF_CONFIG`, those of Kubernetes jobs as
+    Kubeflow's JAXJob sets them (`COORDINATOR_ADDRESS`, `COORDINATOR_PORT`, `NUM_PROCESSES`, `PROCESS_ID`; an indexed
+    job's own `JOB_COMPLETION_INDEX` stands for the last) and Slurm's.
+
+    Args:
+        environment: names and values.
+
+    Raises:
+        ValueError: variables contradict each other or lack one.
+
+    Example:
+
+    >>> job({"COORDINATOR_ADDRESS": "trainer-0", "NUM_PROCESSES": "4", "JOB_COMPLETION_INDEX": "2"})
+    Job(address='trainer-0:12345', processes=4, process=2)
+    """
+    for read in (_keras, _tf_config, _kubernetes, _slurm):
+        try:
+            found = read(environment)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"The environment describes a job, but not completely: {error!r}") from error
+        if found is not None:
+            if not 0 <= found.process < found.processes:
+                raise ValueError(f"Process {found.process} cannot be one of {found.processes}")
+            return found if found.processes > 1 else None
+    return None
+
+
+def _keras(environment: Mapping[str, str]) -> Job | None:
+    name = "KERAS_DISTRIBUTION_"
+    if f"{name}JOB_ADDRESSES" not in environment:
+        return None
+    address = environment[f"{name}JOB_ADDRESSES"].split(",")[0]
+    return Job(address, int(environment[f"{name}NUM_PROCESSES"]), int(environment[f"{name}PROCESS_ID"]))
+
+
+def _tf_config(environment: Mapping[str, str]) -> Job | None:
+    if "TF_CONFIG" not in environment:
+        return None
+    config = json.loads(environment["TF_CONFIG"])
+    cluster, task = config.get("cluster", {}), config.get("task", {})
+    hosts = [*cluster.get("chief", []), *cluster.get("worker", [])]
+    if not hosts:
+        return None
+    before = len(cluster.get("chief", [])) * ["chief", "worker"].index(task["type"])
+    return Job(hosts[0], len(hosts), before + int(task["index"]))
+
+
+def _kubernetes(environment: Mapping[str, str]) -> Job | None:
+    if "COORDINATOR_ADDRESS" not in environment:
+        return None
+    address = environment["COORDINATOR_ADDRESS"]
+    if ":" not in address:
+        address = f"{address}:{environment.get('COORDINATOR_PORT', PORT)}"
+    process = environment.get("PROCESS_ID") or environment["JOB_COMPLETION_INDEX"]
+    return Job(address, int(environment["NUM_PROCESSES"]), int(process))
+
+
+def _slurm(environment: Mapping[str, str]) -> Job | None:
+    if "SLURM_PROCID" not in environment or int(environment.get("SLURM_NTASKS", "1")) == 1:
+        return None
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"]
+    first = re.sub(r"\[(\w+).*", r"\1", nodes).split(",")[0]  # "node[03-08,11],login" begins with node03
+    port = PORT + int(environment["SLURM_JOB_ID"]) % 4096  # jobs may share a node
+    return Job(f"{first}:{port}", int(environment["SLURM_NTASKS"]), int(environment["SLURM_PROCID"]))
+
+
+@contextlib.contextmanager
+def distribute(devices: int | str = "all") -> Iterator[int]:
+    """Splits the training in its block among devices, and among the machines of a job.
+
+    Models have to be made, loaded and trained inside. On TensorFlow it is `tf.distribute.MirroredStrategy` over the
+    devices of one machine; on JAX `keras.distribution.DataParallel`, over those of all processes of the job that the
+    environment describes (see `job`), and then the first thing that a process does. Weights, ranges and statistics
+    become what one device makes of the whole batch.
+
+    Args:
+        devices: how many, or "all"; of a job of several processes always all.
+
+    Yields:
+        How many there are.
+
+    Raises:
+        ValueError: there are not so many devices, or the backend cannot do it.
+
+    Example:
+
+    >>> with distribute() as count:  # doctest: +SKIP
+    ...     fit(build_classifier(classes=5, image_size=160), data)
+    """
+    if devices != "all" and not (isinstance(devices, int) and devices > 0):
+        raise ValueError(f'`devices` must be a positive number or "all". Received: devices={devices!r}')
+    backend, found = keras.backend.backend(), job()
+    if found is not None and backend != "jax":
+        raise ValueError(
+            f"This is one of {found.processes} processes: set KERAS_BACKEND=jax. Keras' `fit` fails under "
+            "MultiWorkerMirroredStrategy (github.com/keras-team/keras/issues/20585)"
+        )
+    if backend == "jax":
+        if found is not None and not _jax().distributed.is_initialized():  # asking for more would start JAX alone
+            keras.distribution.initialize(found.address, found.processes, found.process)
+        names = _first(keras.distribution.list_devices(), "all" if found else devices)
+        with keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope():
+            yield len(names)
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        logical = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        names = _first([device.name for device in logical], devices)
+        with tf.distribute.MirroredStrategy(names).scope():
+            yield len(names)
+    else:
+        raise ValueError(f"Several devices need the backend TensorFlow or JAX, this is {backend}")
+
+
+def _first(names: list[str], devices: int | str) -> list[str]:
+    count = len(names) if devices == "all" else int(devices)
+    if count > len(names):
+        raise ValueError(f"There are {len(names)} devices, {', '.join(names[:8])}. Received: devices={count}")
+    return names[:count]
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return 1 if keras.backend.backend() != "jax" else _jax().process_count()
+
+
+def process() -> int:
+    """The number of this one among them; 0 writes what is written once."""
+    return 0 if keras.backend.backend() != "jax" else _jax().process_index()
+
+
+def agree(position: tuple[int, int]) -> None:
+    """Waits until all processes have come here, and checks that all go on from the same position."""
+    if processes() > 1:
+        from jax.experimental import multihost_utils
+
+        found = multihost_utils.process_allgather(np.array(position)).tolist()
+        if any(one != found[0] for one in found):
+            raise ValueError(f"The processes see other checkpoints, {found}: their folder must be one that all share")
+
+
+@contextlib.contextmanager
+def bound_together() -> Iterator[None]:
+    """Says in one line that another process of the job is gone: its connections break."""
+    try:
+        yield
+    except RuntimeError as error:
+        if processes() > 1 and isinstance(error, _jax().errors.JaxRuntimeError):
+            atexit.register(_leave)
+            raise ConnectionError(
+                f"Process {process()} has lost another one of its job: start all of them again, and training goes on "
+                f"from the last checkpoint ({str(error).splitlines()[0]})"
+            ) from error
+        raise
+
+
+def _leave() -> None:
+    """Ends this process before JAX does, which would wait 100 seconds for the lost one and abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _jax() -> Any:
+    import jax
+
+    return jax
+
+
+def replicas() -> int:
+    """Among how many devices a batch is split."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            raise ValueError(
+                "Keras' `fit` fails under MultiWorkerMirroredStrategy (github.com/keras-team/keras/issues/20585): "
+                "set KERAS_BACKEND=jax, and train inside of keras_mobilenets.training.distribute()"
+            )
+        return tf.distribute.get_strategy().num_replicas_in_sync
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.num_model_replicas
+
+
+@contextlib.contextmanager
+def whole_batches(model: keras.Model) -> Iterator[None]:
+    """Has batch normalization take its statistics over all replicas on TensorFlow, while the block runs."""
+    apart = [
+        layer
+        for layer in inline(model).layers
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+    ]
+    if keras.backend.backend() != "tensorflow" or replicas() == 1:
+        apart = []
+    for layer in apart:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer in apart:
+            layer.synchronized = False  # in the config of a saved model no other backend takes it

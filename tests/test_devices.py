@@ -1,0 +1,185 @@
+"""Training on several devices and in several processes: what one device makes of the whole batch, and no hanging."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mobilenets.training import job
+from keras_mobilenets.training.devices import Job
+
+SCRIPT = Path(__file__).with_name("devices_script.py")
+# Sums over parts of a batch are taken in another order, which rounding carries on for 15 steps.
+TOLERANCE = 1e-4
+BOUND = 60  # seconds in which the others of a killed process end, on a slow machine; JAX would need 100 to miss it
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two classes that differ in colour: 42 pictures to train on in 5 steps of 8, 10 held out, the last 2 a batch."""
+    folder = tmp_path_factory.mktemp("colours")
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (folder / name).mkdir()
+        for index in range(26):
+            pixels = random.integers(40 * label, 40 * label + 120, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+def start(*arguments, backend="jax", **environment):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", **environment}
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(*arguments, **options):
+    started = start(*arguments, **options)
+    output = started.communicate()[0]
+    assert started.returncode == 0, output[-3000:]
+    return output
+
+
+def same(one, other):
+    first, second = np.load(one), np.load(other)
+    assert first.files == second.files and len(first.files) == 20
+    for name in first.files:
+        assert np.abs(first[name] - second[name]).max() <= TOLERANCE, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_train_as_one(backend, pictures, tmp_path):
+    pytest.importorskip(backend)
+    flags = {"backend": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    assert "devices 1" in run(pictures, tmp_path / "one.npz", 1, **flags)
+    assert "devices 2" in run(pictures, tmp_path / "two.npz", 2, **flags)
+    same(tmp_path / "one.npz", tmp_path / "two.npz")
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_on_two_devices_and_exports(pictures, tmp_path):
+    code = (
+        "import tensorflow as tf\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "from keras_mobilenets.cli import main\nmain()"
+    )
+    options = "--model MobileNet --alpha 0.25 --epochs 1 --quantize-epochs 1 --batch-size 8 --image-size 16 --devices"
+    command = [sys.executable, "-c", code, "train", "--data", pictures, "--output", tmp_path / "run", *options.split()]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    for devices, message in (("3", "There are 2 devices"), ("all", "Look at")):
+        run = subprocess.run([*command, devices], env=environment, capture_output=True, text=True, check=False)
+        assert (run.returncode == 0) == (devices == "all") and message in run.stdout + run.stderr, run.stderr[-3000:]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["tflite"]["is_integer"] and metrics["agreement"]["qat"] >= 0.9
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start_job(pictures, folder, *, die=None):
+    """Two processes of one job, described to one as TF_CONFIG and to the other as Kubernetes would."""
+    port = free_port()
+    hosts = [f"127.0.0.1:{port}", "127.0.0.1:1"]
+    config = json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": 0}})
+    kubernetes = {"COORDINATOR_ADDRESS": hosts[0], "NUM_PROCESSES": "2", "JOB_COMPLETION_INDEX": "1"}
+    return [
+        start(pictures, folder / f"{index}.npz", "all", folder / "checkpoints", die if index == 1 and die else 0, **env)
+        for index, env in enumerate(({"TF_CONFIG": config}, kubernetes))
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_end_together(pictures, tmp_path):
+    pytest.importorskip("jax")
+    run(pictures, tmp_path / "alone.npz", "all", tmp_path / "alone")
+    first, second = start_job(pictures, tmp_path, die=7)  # in the second epoch
+    second.communicate()
+    killed = time.monotonic()
+    output = first.communicate(timeout=BOUND)[0]
+    assert second.returncode == -signal.SIGKILL
+    assert first.returncode == 1 and "Process 0 has lost another one of its job" in output, output[-3000:]
+    print(f"ended {time.monotonic() - killed:.1f} s after the other was killed")
+    saved = [path.name for path in (tmp_path / "checkpoints").glob("*.npz")]
+    assert max(saved) >= "00001-00000001.npz" and not list(tmp_path.glob("[01].npz"))
+    both = start_job(pictures, tmp_path)
+    outputs = [one.communicate()[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], outputs
+    for index in (0, 1):
+        same(tmp_path / "alone.npz", tmp_path / f"{index}.npz")
+    written = lambda folder: sorted(path.name for path in (tmp_path / folder).iterdir())  # noqa: E731
+    assert written("checkpoints") == written("alone")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'}, None),
+        (
+            {"TF_CONFIG": '{"cluster": {"chief": ["c:1"], "worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'},
+            Job("c:1", 2, 1),
+        ),
+        (
+            {"KERAS_DISTRIBUTION_JOB_ADDRESSES": "a:1,b:2", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+            | {"KERAS_DISTRIBUTION_PROCESS_ID": "1"},
+            Job("a:1", 2, 1),
+        ),
+        (
+            {"COORDINATOR_ADDRESS": "job-0", "COORDINATOR_PORT": "77", "NUM_PROCESSES": "3", "PROCESS_ID": "0"},
+            Job("job-0:77", 3, 0),
+        ),
+        (
+            {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "4097", "SLURM_STEP_NODELIST": "gpu[03-05,9],x"},
+            Job("gpu03:12346", 4, 2),
+        ),
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n1,n2"},
+            Job("n1:12346", 2, 0),
+        ),
+    ],
+)
+def test_the_job_is_read_off_the_environment(environment, expected):
+    assert job(environment) == expected
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"COORDINATOR_ADDRESS": "a", "NUM_PROCESSES": "2"},
+        {"COORDINATOR_ADDRESS": "a", "NUM_PROCESSES": "2", "PROCESS_ID": "2"},
+        {"TF_CONFIG": '{"cluster": {"worker": ["a", "b"], "ps": ["c"]}, "task": {"type": "ps", "index": 0}}'},
+    ],
+)
+def test_half_a_job_is_refused(environment):
+    with pytest.raises(ValueError, match="describes a job, but not completely|cannot be one of 2"):
+        job(environment)
+
+
+def test_what_tensorflow_cannot_do_is_said(monkeypatch):
+    import keras
+
+    from keras_mobilenets.training import distribute
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("about TensorFlow")
+    with pytest.raises(ValueError, match="devices=0"), distribute(0):
+        pass
+    with pytest.raises(ValueError, match="There are 1 devices, .*devices=2"), distribute(2):
+        pass
+    for name, value in {"COORDINATOR_ADDRESS": "a", "NUM_PROCESSES": "2", "PROCESS_ID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"KERAS_BACKEND=jax.*MultiWorkerMirroredStrategy \(.*20585"), distribute():
+        pass
