@@ -39,7 +39,8 @@ found = what.argmax(-1)
 heat = where[np.arange(300), :, :, found]
 cells = np.stack(np.unravel_index(heat.reshape(300, -1).argmax(-1), heat.shape[1:]), axis=-1)
 inside = np.abs(cells * 4 + 2 - (corners[:300] + 12)).max(axis=-1) <= 12
-result = f"right for {np.mean(found == labels[:300]):.1%}, and the best cell (cross) lies on the digit for {inside.mean():.1%}"
+accuracy = np.mean(found == labels[:300])
+result = f"right for {accuracy:.1%}, and the best cell (cross) lies on the digit for {inside.mean():.1%}"
 print(f"of 300 held-out pictures {result}")
 
 figure = Figure(figsize=(12, 5), layout="constrained")
