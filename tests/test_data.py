@@ -179,6 +179,67 @@ def test_bundled_digits_are_a_registered_data_set(tmp_path):
     assert tfds.load("digits", split="test", data_dir=tmp_path).cardinality() == 359
 
 
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
+def test_what_tfds_prepared_is_found_by_its_folder(tmp_path, kind):
+    from keras_mobilenets.data import Digits
+
+    builder = Digits(data_dir=tmp_path, file_format=kind)
+    builder.download_and_prepare()
+    data = load(builder.data_path, image_size=8, batch_size=64)
+    assert (data.class_names, data.train_count, data.val_count) == (tuple("0123456789"), 1438, 359)
+    from sklearn.datasets import load_digits
+
+    known = {bytes(image) for image in np.round(load_digits().images * (255 / 16)).astype(np.uint8)}
+    images, labels = next(data.val.as_numpy_iterator())
+    assert all(image[..., 0].tobytes() in known for image in images) and len(set(labels)) == 10
+
+
+@pytest.fixture
+def pixels():
+    return np.stack([np.asarray(picture(32, 32, seed=seed)) for seed in range(10)]), np.arange(10) % 2
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("kind", ["encoded", "uint8", "float32"])
+def test_any_dataset_of_pictures_can_be_used(pixels, kind, batched):
+    import tensorflow as tf
+
+    images, labels = pixels
+    given = [encoded(Image.fromarray(image), "PNG") for image in images] if kind == "encoded" else images.astype(kind)
+    dataset = tf.data.Dataset.from_tensor_slices((given, labels.astype(np.int32)))
+    dataset = dataset.batch(4) if batched else dataset
+    data = load((dataset, dataset), image_size=32, batch_size=5, class_names=["a", "b"])
+    assert (data.class_names, data.train_count, data.augment) == (("a", "b"), 10, ("crop_flip",))
+    found = [np.concatenate(part) for part in zip(*data.val.as_numpy_iterator(), strict=True)]
+    assert np.array_equal(found[0], images) and np.array_equal(found[1], labels)
+    drawn = load(dataset, image_size=32, batch_size=4, validation_split=0.3, augment="none")
+    assert (drawn.class_names, drawn.train_count, drawn.val_count) == (("0", "1"), 7, 3)
+    both = [image.tobytes() for part in (drawn._train, drawn._val) for image in _pictures(part)]
+    assert sorted(both) == sorted(image.tobytes() for image in images)  # each once, here or there
+    cropped, _ = next(data.train_from(0).as_numpy_iterator())
+    assert cropped.shape == (5, 32, 32, 3) and 25 < cropped.max() <= 255
+
+
+def _pictures(source):
+    from keras_mobilenets.data.images import read_pixels
+
+    return [read_pixels(source.read(item).numpy()) for item, _, _ in source.examples]
+
+
+def test_datasets_that_cannot_be_used_say_why(pixels, folder):
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(pixels)
+    with pytest.raises(ValueError, match="must have an end"):
+        load(dataset.repeat(), image_size=32)
+    with pytest.raises(ValueError, match="`data` must give pairs of an image"):
+        load(dataset.map(lambda image, label: (image, tf.one_hot(label, 2))), image_size=32)
+    with pytest.raises(ValueError, match="`class_names` must name all classes. Received: 1 names, a label 1"):
+        load(dataset, image_size=32, class_names=["one"])
+    with pytest.raises(ValueError, match="`class_names` are for a `tf.data.Dataset`"):
+        load(folder, image_size=32, class_names=["one", "two"])
+
+
 @pytest.mark.parametrize("augment", ["auto", EVERYTHING], ids=["light", "everything"])
 def test_epochs_depend_on_their_number_alone(folder, augment):
     data = load(folder, image_size=16, batch_size=4, seed=3, augment=augment)
@@ -305,3 +366,41 @@ def test_reading_pictures_needs_no_tensorflow():
         "import sys; from keras_mobilenets.data import read_image, scan_folder; assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+GRAIN = """
+import sys
+import numpy as np
+from keras_mobilenets.data import load_grain
+data = load_grain(sys.argv[1], image_size=16, batch_size=4, seed=3, preprocess=lambda images: images / 255)
+steps = data.steps_per_epoch
+stream = iter(data.train_from(0))
+batches = [next(stream) for _ in range(3 * steps)]
+resumed = next(iter(data.train_from(2, 1)))
+assert all(np.array_equal(*pair) for pair in zip(resumed, batches[2 * steps + 1]))
+assert not np.array_equal(batches[0][0], batches[steps][0])
+assert batches[0][0].shape == (4, 16, 16, 3) and batches[0][0].dtype == np.float32 and batches[0][0].max() <= 1
+assert sum(len(labels) for _, labels in data.val) == data.val_count > 0
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_grain_reads_a_folder_without_tensorflow(folder):
+    pytest.importorskip("grain")
+    subprocess.run([sys.executable, "-c", GRAIN, folder], check=True)
+
+
+def test_grain_reads_what_tfds_prepared(tmp_path):
+    pytest.importorskip("grain")
+    from keras_mobilenets.data import Digits, load_grain
+
+    with pytest.raises(ValueError, match="Prepare it once: tfds.builder"):
+        load_grain("digits", image_size=8, data_dir=tmp_path)
+    builder = Digits(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    theirs = load(builder.data_path, image_size=8, batch_size=64)
+    for data in (str(builder.data_path), "digits"):
+        ours = load_grain(data, image_size=8, batch_size=64, data_dir=tmp_path)
+        assert (ours.class_names, ours.train_count, ours.augment) == (theirs.class_names, 1438, ("crop",))
+        for mine, other in zip(ours.val, theirs.val.as_numpy_iterator(), strict=True):
+            assert np.array_equal(mine[0], other[0]) and np.array_equal(mine[1], other[1])

@@ -24,14 +24,15 @@ class BrokenImage(ValueError):
     """A file that is not a whole, readable picture."""
 
 
-def read_image(source: str | os.PathLike[str] | bytes, image_size: int | tuple[int, int]) -> np.ndarray:
+def read_image(source: str | os.PathLike[str] | bytes | np.ndarray, image_size: int | tuple[int, int]) -> np.ndarray:
     """Reads a picture as a classifier is evaluated: upright, RGB, central crop, resized.
 
     The crop is the central 87.5 % of the largest part that has the wanted proportions; a thumbnail (short side up
     to 64 pixels) is not cropped. The resizing is bilinear with antialiasing.
 
     Args:
-        source: path of a file in any format that Pillow reads, or the file's bytes.
+        source: path of a file in any format that Pillow reads, the file's bytes, or its pixels as a uint8 array of
+            shape (height, width, 3).
         image_size: side of a square in pixels, or (height, width).
 
     Returns:
@@ -56,7 +57,7 @@ def read_image(source: str | os.PathLike[str] | bytes, image_size: int | tuple[i
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def read_pixels(source: str | os.PathLike[str] | bytes) -> np.ndarray:
+def read_pixels(source: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
     """The whole picture, upright, as a uint8 array of shape (height, width, 3)."""
     return np.asarray(_decode(source))
 
@@ -75,7 +76,9 @@ def check_image(path: str | os.PathLike[str]) -> bool:
     return plain and upright
 
 
-def _decode(source: str | os.PathLike[str] | bytes) -> Image.Image:
+def _decode(source: str | os.PathLike[str] | bytes | np.ndarray) -> Image.Image:
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(source)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _named_errors(source), Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)

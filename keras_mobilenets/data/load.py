@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_mobilenets.data import pipeline
 from keras_mobilenets.data.folder import scan_folder
 from keras_mobilenets.data.names import BUNDLED, augmentations, decided, is_folder
-from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
+from keras_mobilenets.data.sources import Source, dataset_sources, folder_source, tfds_sources
 
 Preprocess = Callable[[Any], Any]
 SEED_STRIDE = 1_000_003  # epochs of neighbouring seeds never meet
@@ -110,25 +110,28 @@ class ImageData:
 
 
 def load(
-    data: str | os.PathLike[str] = BUNDLED,
+    data: str | os.PathLike[str] | tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset] = BUNDLED,
     *,
     image_size: int | tuple[int, int] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     augment: str | Sequence[str] = "auto",
     validation_split: float = 0.2,
+    class_names: Sequence[str] | None = None,
     on_error: str = "skip",
     preprocess: Preprocess | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageData:
-    """Loads pictures for training and evaluation from an image folder or from TensorFlow Datasets.
+    """Loads pictures for training and evaluation from an image folder, TensorFlow Datasets or a `tf.data.Dataset`.
 
     Pixels come as values in [0, 255] unless `preprocess` scales them. Labels are integers, but for mixed pictures.
 
     Args:
         data: a folder with one sub-folder per class (see `scan_folder`), or any classification data set of
-            TensorFlow Datasets, such as `"digits"` (bundled), `"cifar10"` or `"imagenet2012"`.
+            TensorFlow Datasets, such as `"digits"` (bundled), `"cifar10"` or `"imagenet2012"`, or the folder that it
+            was prepared in (TFRecord or ArrayRecord). Or a `tf.data.Dataset` of (image, int label) or a pair, to train
+            on and to hold out: encoded pictures or pixels in [0, 255], batched or not, the same on every pass.
         image_size: side of a square in pixels, or (height, width). By default 32 for thumbnails (short side up to 64
             pixels, by the first held-out one) and 160 for photographs.
         batch_size: pictures in a training batch.
@@ -138,6 +141,7 @@ def load(
             adds `"rand_augment"`, `"random_erasing"`, `"mix_up"` or `"cut_mix"`: `("crop_flip", "mix_up")`. The labels
             of mixed pictures are vectors, which `fit` knows how to train on.
         validation_split: share that is held out of data without a split of its own.
+        class_names: of a `tf.data.Dataset`, which has none; numbers by default.
         on_error: what happens to broken files in a folder: `"skip"` or `"raise"`.
         preprocess: applied to batches of float32 images in [0, 255], such as a family's `preprocess_input`.
         data_dir: where TensorFlow Datasets keeps its data; its own default if None.
@@ -157,18 +161,25 @@ def load(
     _check_arguments(image_size, batch_size)
     wanted = augmentations(augment)
     broken: tuple[str, ...] = ()
-    if is_folder(data):
+    if isinstance(data, tf.data.Dataset | tuple):
+        name = "dataset"
+        train, val, classes = dataset_sources(
+            data, class_names=class_names, validation_split=validation_split, seed=seed
+        )
+    elif class_names is not None:
+        raise ValueError("`class_names` are for a `tf.data.Dataset`: folders and data sets have their own")
+    elif is_folder(data):
         folder = scan_folder(data, validation_split=validation_split, seed=seed, on_error=on_error, progress=progress)
         train, val = folder_source(folder.train), folder_source(folder.val)
-        class_names, broken = folder.class_names, folder.broken
+        classes, broken = folder.class_names, folder.broken
         name = os.path.basename(os.path.abspath(data))
     else:
         name = os.fspath(data)
-        train, val, class_names = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
+        train, val, classes = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
     size = pipeline.usual_size(val) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else (size[0], size[1])
     batch_size = min(batch_size, train.count)
-    return ImageData(name, class_names, size, batch_size, seed, decided(wanted, name), broken, preprocess, train, val)
+    return ImageData(name, classes, size, batch_size, seed, decided(wanted, name), broken, preprocess, train, val)
 
 
 def _check_arguments(image_size: int | tuple[int, int] | None, batch_size: int) -> None:

@@ -14,6 +14,9 @@ CUTS = ("auto", "none", "crop", "crop_flip")
 EXTRAS = ("rand_augment", "random_erasing", "mix_up", "cut_mix")
 # What is written is no longer itself in a mirror. All others are flipped, as photographs are.
 UNFLIPPED = ("digits", "mnist", "svhn", "omniglot", "cmaterdb")
+PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)
+THUMBNAIL_SHIFT = 1 / 16  # of the side: 2 of 32 pixels
+STRETCH = 4 / 3  # a crop is up to this much wider or higher than the model's proportions, as in Inception
 
 
 def known_datasets() -> list[str]:
@@ -32,14 +35,14 @@ def known_datasets() -> list[str]:
 
 
 def is_folder(data: str | os.PathLike[str]) -> bool:
-    """Whether `data` means an image folder (True) or the name of a data set (False).
+    """Whether `data` means an image folder (True) or a data set (False): its name, or where TFDS prepared it.
 
     Raises:
         ValueError: it is neither; the message names the nearest data sets.
     """
     text = os.fspath(data)
     if os.path.isdir(text):
-        return True
+        return not os.path.isfile(os.path.join(text, "dataset_info.json"))
     if os.path.exists(text):
         raise ValueError(f"`data` must be a folder or the name of a data set. Received a file: {text}")
     if re.fullmatch(r"\w+(/\w+)?(:[\d.*]+)?", text) and _is_builder(text):

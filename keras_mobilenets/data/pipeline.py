@@ -1,4 +1,4 @@
-"""From encoded pictures to batches: shuffled, cropped, flipped and repeatable, or as an evaluation sees them."""
+"""From pictures to batches: shuffled, cropped, flipped and repeatable, or as an evaluation sees them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import tensorflow as tf
 
 from keras_mobilenets.data.augmentation import batch_augment, rand_augment
 from keras_mobilenets.data.images import EDGE_TO_EDGE, read_image, read_pixels
+from keras_mobilenets.data.names import PHOTO_AREA, STRETCH, THUMBNAIL_SHIFT
 from keras_mobilenets.data.sources import Source
 
 AUTOTUNE = tf.data.AUTOTUNE
-PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)
-THUMBNAIL_SHIFT = 1 / 16  # of the side: 2 of 32 pixels
-STRETCH = 4 / 3  # a crop is up to this much wider or higher than the model's proportions, as in Inception
 THUMBNAIL_SIZE, PHOTO_SIZE = 32, 160
 JPEG_MAGIC = b"\xff\xd8\xff"
 CACHE_BYTES = 512 * 2**20  # held-out pictures up to this size are decoded once
@@ -83,10 +81,13 @@ def _training_image(
         image = tf.cast(tf.numpy_function(lambda data: read_image(data, image_size), [data], tf.uint8), tf.float32)
         return tf.ensure_shape(image, (*image_size, 3))
     aspect = image_size[1] / image_size[0]
-    is_jpeg = plain & (tf.strings.substr(data, 0, len(JPEG_MAGIC)) == JPEG_MAGIC)
-    image, is_photo = tf.cond(
-        is_jpeg, lambda: _cropped_jpeg(data, seed, aspect), lambda: _cropped(data, plain, seed, aspect)
-    )
+    if data.dtype == tf.string:
+        is_jpeg = plain & (tf.strings.substr(data, 0, len(JPEG_MAGIC)) == JPEG_MAGIC)
+        image, is_photo = tf.cond(
+            is_jpeg, lambda: _cropped_jpeg(data, seed, aspect), lambda: _cropped(_decoded(data, plain), seed, aspect)
+        )
+    else:
+        image, is_photo = _cropped(data, seed, aspect)
     image = tf.image.resize(image, image_size, antialias=True)
     image = tf.cond(is_photo, lambda: image, lambda: _shifted(image, seed))
     if "crop_flip" in augment:
@@ -100,13 +101,16 @@ def _cropped_jpeg(data: tf.Tensor, seed: tf.Tensor, aspect: float) -> tuple[tf.T
     return tf.io.decode_and_crop_jpeg(data, box, channels=3, dct_method="INTEGER_ACCURATE"), is_photo
 
 
-def _cropped(data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, aspect: float) -> tuple[tf.Tensor, tf.Tensor]:
+def _decoded(data: tf.Tensor, plain: tf.Tensor) -> tf.Tensor:
     image = tf.cond(
         plain,
         lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
         lambda: tf.numpy_function(read_pixels, [data], tf.uint8),
     )
-    image = tf.ensure_shape(image, (None, None, 3))
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _cropped(image: tf.Tensor, seed: tf.Tensor, aspect: float) -> tuple[tf.Tensor, tf.Tensor]:
     box, is_photo = _random_box(tf.shape(image), seed, aspect)
     top, left, height, width = tf.unstack(box)
     return image[top : top + height, left : left + width], is_photo
