@@ -1,0 +1,50 @@
+"""The input pipeline that does without TensorFlow."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mobilenets.data import Digits, load, load_grain
+
+pytest.importorskip("grain")
+
+GRAIN = """
+import sys
+import numpy as np
+from keras_mobilenets.data import load_grain
+data = load_grain(sys.argv[1], image_size=16, batch_size=4, seed=3, preprocess=lambda images: images / 255)
+steps = data.steps_per_epoch
+stream = iter(data.train_from(0))
+batches = [next(stream) for _ in range(3 * steps)]
+resumed = next(iter(data.train_from(2, 1)))
+assert all(np.array_equal(*pair) for pair in zip(resumed, batches[2 * steps + 1]))
+assert not np.array_equal(batches[0][0], batches[steps][0])
+assert batches[0][0].shape == (4, 16, 16, 3) and batches[0][0].dtype == np.float32 and batches[0][0].max() <= 1
+assert sum(len(labels) for _, labels in data.val) == data.val_count > 0
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_a_folder_is_read_without_tensorflow(tmp_path):
+    for label, name in enumerate(("ant", "bee")):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            noise = np.random.default_rng((label, index)).integers(0, 256, (40, 60, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / name / f"{index}.jpg")
+    subprocess.run([sys.executable, "-c", GRAIN, tmp_path], check=True)
+
+
+def test_what_tfds_prepared_is_read_alike(tmp_path):
+    with pytest.raises(ValueError, match="Prepare it once: tfds.builder"):
+        load_grain("digits", image_size=8, data_dir=tmp_path)
+    builder = Digits(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    theirs = load(builder.data_path, image_size=8, batch_size=64)
+    for data in (str(builder.data_path), "digits"):
+        ours = load_grain(data, image_size=8, batch_size=64, data_dir=tmp_path)
+        assert (ours.class_names, ours.train_count, ours.augment) == (theirs.class_names, 1438, ("crop",))
+        for mine, other in zip(ours.val, theirs.val.as_numpy_iterator(), strict=True):
+            assert np.array_equal(mine[0], other[0]) and np.array_equal(mine[1], other[1])
