@@ -285,7 +285,7 @@ class InputQuant(keras.layers.Layer):
         slack = 0.02 * (
             self.high - self.low
         )  # resizing with bicubic kernels and colour augmentation overshoot a little
-        seen = float(self.seen_low), float(self.seen_high)
+        seen = tuple(float(ops.convert_to_numpy(end)) for end in (self.seen_low, self.seen_high))
         if seen[0] < self.low - slack or seen[1] > self.high + slack:
             scale, offset = self.normalization
             given, expected = (
