@@ -8,7 +8,7 @@ _MODULES = (
     *("layers.activations", "layers.depthwise_separable", "layers.inverted_residual", "layers.normalization"),
     *("layers.squeeze_excite", "applications.input_range", "quantization.config", "quantization.deploy"),
     *("quantization.layers", "quantization.model", "quantization.observers", "quantization.quantizers"),
-    "export.integer_layers",
+    *("export.integer_layers", "training.compiling"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -95,29 +94,47 @@ def _without_decay(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.trainable_variables if id(variable) not in decayed]
 
 
-def _crossentropy(label_smoothing: float, *, from_logits: bool, soft_labels: bool) -> Callable[[Any, Any], Any]:
+def _crossentropy(label_smoothing: float, *, from_logits: bool, soft_labels: bool) -> keras.losses.Loss:
     if not label_smoothing and not soft_labels:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    return Crossentropy(from_logits=from_logits, label_smoothing=label_smoothing)
 
-    def crossentropy(labels: Any, scores: Any) -> Any:
-        """Keras smooths labels that are vectors only."""
-        if not _are_soft(labels, scores):
-            labels = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), scores.shape[-1])
-        return keras.losses.categorical_crossentropy(labels, scores, from_logits, label_smoothing)
 
-    return crossentropy
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class Crossentropy(keras.losses.Loss):
+    """Crossentropy with smoothed labels, which may be vectors or integers: Keras smooths vectors only.
+
+    Args:
+        from_logits: whether the scores are logits.
+        label_smoothing: in [0, 1).
+        **kwargs: of `keras.losses.Loss`.
+    """
+
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
+        super().__init__(**{"name": "crossentropy", **kwargs})
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        if not _are_soft(y_true, y_pred):
+            y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1])
+        return keras.losses.categorical_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing)
+
+    def get_config(self):
+        return {**super().get_config(), "from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
 
 
 def _accuracy(soft_labels: bool) -> keras.metrics.Metric:
     if not soft_labels:
         return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-
-    def accuracy(labels: Any, scores: Any) -> Any:
-        """Of a mixed picture, the class with the largest share is the right one."""
-        right = ops.argmax(labels, -1) if _are_soft(labels, scores) else labels
-        return keras.metrics.sparse_categorical_accuracy(right, scores)
-
     return keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+def accuracy(y_true: Any, y_pred: Any) -> Any:
+    """Whether the highest score is the label's; of a mixed picture, the class with the largest share is right."""
+    right = ops.argmax(y_true, -1) if _are_soft(y_true, y_pred) else y_true
+    return keras.metrics.sparse_categorical_accuracy(right, y_pred)
 
 
 def _are_soft(labels: Any, scores: Any) -> bool:
