@@ -23,7 +23,7 @@ digits = data.load("digits", image_size=96, batch_size=64)
 model = build_classifier("MobileNetV2", classes=10, image_size=96, alpha=0.35, stem_stride=4)
 fit(model, digits, epochs=options.epochs)
 taps = endpoints(model)
-features = keras.Model(model.inputs, taps)  # all of them at once, with the model's own weights
+features = keras.Model(model.input, taps)  # all of them at once, with the model's own weights
 
 images, _ = next(digits.val.as_numpy_iterator())
 maps = {name: tensor.numpy()[0] for name, tensor in features(images[:1]).items()}
