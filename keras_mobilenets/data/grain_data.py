@@ -41,6 +41,7 @@ class GrainData:
     preprocess: Callable[[Any], Any] | None
     _train: Records = dataclasses.field(repr=False)
     _val: Records = dataclasses.field(repr=False)
+    _share: tuple[int, int] = dataclasses.field(default=(0, 1), repr=False)
 
     @property
     def train_count(self) -> int:
@@ -63,7 +64,7 @@ class GrainData:
         grain = require("grain", "grain")
         whole = self.steps_per_epoch * self.batch_size
         order = grain.MapDataset.source(self._train).seed(self.seed).shuffle()[:whole]
-        batches = order.random_map(self._training_image).repeat().batch(self.batch_size)
+        batches = self._batches(order.random_map(self._training_image).repeat())
         return batches[epoch * self.steps_per_epoch + step :].map(self._preprocessed).to_iter_dataset()
 
     @property
@@ -71,7 +72,18 @@ class GrainData:
         """A `grain.MapDataset` of batches, cropped as for the published accuracies, in a fixed order."""
         grain = require("grain", "grain")
         pictures = grain.MapDataset.source(self._val).map(lambda one: (read_image(one[0], self.image_size), one[1]))
-        return pictures.batch(self.batch_size, drop_remainder=False).map(self._preprocessed)
+        return self._batches(pictures).map(self._preprocessed)
+
+    def shared(self, process: int, processes: int) -> GrainData:
+        """The same data as a process of several has them: of each batch an even part, by its place in the whole.
+
+        What the others have is not read. All counts stay those of the whole.
+        """
+        return dataclasses.replace(self, _share=(process, processes))
+
+    def _batches(self, pictures: Any) -> Any:
+        own = require("grain", "grain").MapDataset.source(_Share(pictures, self.batch_size, *self._share))
+        return own.batch(self.batch_size // self._share[1], drop_remainder=False)
 
     def _preprocessed(self, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Any, np.ndarray]:
         images, labels = batch
@@ -85,6 +97,24 @@ class GrainData:
         if "crop_flip" in self.augment and rng.integers(2):
             image = image[:, ::-1]
         return image.astype(np.float32), label
+
+
+class _Share:
+    """What a process has of the batches of a dataset that is read by index, as many pictures as any other."""
+
+    def __init__(self, pictures: Any, batch_size: int, process: int, processes: int) -> None:
+        self.pictures, self.batch_size = pictures, batch_size
+        self.process, self.size = process, batch_size // processes
+        self.batches, rest = divmod(len(pictures), batch_size)
+        self.last = rest // processes
+
+    def __len__(self) -> int:
+        return self.batches * self.size + self.last
+
+    def __getitem__(self, index: int) -> Any:
+        batch, place = divmod(index, self.size)
+        size = self.size if batch < self.batches else self.last
+        return self.pictures[batch * self.batch_size + self.process * size + place]
 
 
 def load_grain(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -46,6 +48,7 @@ class ImageData:
     preprocess: Preprocess | None
     _train: Source = dataclasses.field(repr=False)
     _val: Source = dataclasses.field(repr=False)
+    _share: tuple[int, int] = dataclasses.field(default=(0, 1), repr=False)
 
     @property
     def train_count(self) -> int:
@@ -86,8 +89,17 @@ class ImageData:
         Without `preprocess` they are uint8.
         """
         return self._preprocessed(
-            pipeline.evaluation_batches(self._val, image_size=self.image_size, batch_size=self.batch_size)
+            pipeline.evaluation_batches(
+                self._val, image_size=self.image_size, batch_size=self.batch_size, share=self._share
+            )
         )
+
+    def shared(self, process: int, processes: int) -> ImageData:
+        """The same data as a process of several has them: of each batch an even part, by its place in the whole.
+
+        What the others have is not decoded. All counts stay those of the whole.
+        """
+        return dataclasses.replace(self, _share=(process, processes))
 
     def _batches(self, epochs: tf.data.Dataset, step: int = 0) -> tf.data.Dataset:
         return self._preprocessed(
@@ -99,6 +111,7 @@ class ImageData:
                 augment=self.augment,
                 classes=len(self.class_names),
                 skip=step,
+                share=self._share,
             )
         )
 
@@ -159,6 +172,11 @@ def load(
     >>> model.fit(data.train, validation_data=data.val, epochs=5)  # doctest: +SKIP
     """
     _check_arguments(image_size, batch_size)
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # TensorFlow has begun already
+            tf.config.set_visible_devices(
+                [], "GPU"
+            )  # reading needs none, and would take their memory from the training
     wanted = augmentations(augment)
     broken: tuple[str, ...] = ()
     if isinstance(data, tf.data.Dataset | tuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -32,46 +32,82 @@ def training_batches(
     augment: Sequence[str],
     classes: int,
     skip: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of (float32 images in [0, 255], labels), one pass over `source` for each number in `epochs`.
 
     The first `skip` batches are left out before anything is decoded. The order and all that is random in a picture
-    follow from the number alone: epoch 40 is the same in a run that was interrupted.
+    follow from the number alone: epoch 40 is the same in a run that was interrupted. Of a `share` (process, processes)
+    each batch has an even part, and nothing else is decoded; but what is mixed is so over the whole batch.
     """
     whole = source.count // batch_size * batch_size
+    mixed = batch_augment(augment, classes)
+    early, late = ((0, 1), share) if mixed else (share, (0, 1))
+    size = batch_size // early[1]
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: the order shall not hang on the caller's seed, and TensorFlow's `shuffle`
         # fails on a tensor as seed if the caller's is 0.
         tf.compat.v1.set_random_seed(1)
-        examples = source.examples.shuffle(source.shuffle_buffer, seed=epoch).take(whole)
-        return examples.enumerate().map(lambda index, example: (tf.stack([epoch, index]), *example))
+        examples = source.examples.shuffle(source.shuffle_buffer, seed=epoch).take(whole).enumerate()
+        if early[1] > 1:
+            examples = examples.filter(_is_in(early, batch_size, whole))
+        return examples.map(lambda index, example: (tf.stack([epoch, index]), *example))
 
     operations = rand_augment() if "rand_augment" in augment else lambda image, seed: image
-    mixed = batch_augment(augment, classes)
 
     def decode(seed: tf.Tensor, item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return seed, operations(_training_image(source.read(item), plain, seed, image_size, augment), seed), label
 
     def finish(seeds: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return mixed(seeds[0], images, labels) if mixed else (images, labels)
+        images, labels = mixed(seeds[0], images, labels) if mixed else (images, labels)
+        part = slice(late[0] * batch_size // late[1], (late[0] + 1) * batch_size // late[1])
+        return (images[part], labels[part]) if late[1] > 1 else (images, labels)
 
-    examples = epochs.flat_map(shuffled).skip(skip * batch_size)
-    batches = examples.map(decode, AUTOTUNE).batch(batch_size, drop_remainder=True)
+    examples = epochs.flat_map(shuffled).skip(skip * size)
+    batches = examples.map(decode, AUTOTUNE).batch(size, drop_remainder=True)
     return batches.map(finish, AUTOTUNE).prefetch(AUTOTUNE)
 
 
-def evaluation_batches(source: Source, *, image_size: tuple[int, int], batch_size: int) -> tf.data.Dataset:
-    """Batches of (uint8 images, labels) in a fixed order, read by `read_image` as everywhere else."""
+def _is_in(share: tuple[int, int], batch_size: int, count: int) -> Callable[..., tf.Tensor]:
+    """Whether an example of that index, of so many in all, is in a process' part of its batch.
+
+    All processes have as many: what does not go around of a last, smaller batch is left out.
+    """
+    process, processes = share
+
+    def is_in(index: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+        start = index // batch_size * batch_size
+        size = tf.minimum(tf.constant(batch_size, tf.int64), count - start) // processes
+        return (size > 0) & ((index - start) // tf.maximum(size, 1) == process)
+
+    return is_in
+
+
+def evaluation_batches(
+    source: Source, *, image_size: tuple[int, int], batch_size: int, share: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
+    """Batches of (uint8 images, labels) in a fixed order, read by `read_image` as everywhere else.
+
+    Args:
+        source: what is held out.
+        image_size: (height, width).
+        batch_size: of the whole batches.
+        share: (process, processes): which even part of each batch to give.
+    """
 
     def decode(item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.numpy_function(lambda data: read_image(data, image_size), [source.read(item)], tf.uint8)
         return tf.ensure_shape(image, (*image_size, 3)), label
 
-    images = source.examples.map(decode, AUTOTUNE)
+    examples = source.examples
+    if share[1] > 1:
+        own = examples.enumerate().filter(_is_in(share, batch_size, source.count))
+        examples = own.map(lambda index, example: example)
+    images = examples.map(decode, AUTOTUNE)
     if source.count * image_size[0] * image_size[1] * 3 <= CACHE_BYTES:
         images = images.cache()
-    return images.batch(batch_size).prefetch(AUTOTUNE)
+    return images.batch(batch_size // share[1]).prefetch(AUTOTUNE)
 
 
 def _training_image(
