@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
@@ -48,9 +51,29 @@ def calibrate(model: keras.Model, data: Any, *, steps: int | None = None, batch_
         layer.reset()
         layer.calibrating = True
     try:
-        observing.predict(data, batch_size=batch_size, steps=steps, verbose=0)
+        if _processes() == 1:
+            observing.predict(data, batch_size=batch_size, steps=steps, verbose=0)
+        else:  # `predict` gathers its answers, which several processes cannot
+            for images in _batches(data, steps, batch_size or 32):
+                observing.predict_on_batch(images)
     finally:
         for layer in quantizers:
             layer.calibrating = False
     for layer in quantizers:
         layer.check()
+
+
+def _processes() -> int:
+    """How many processes share the model, all of which are given the same data."""
+    if keras.backend.backend() != "jax":
+        return 1
+    import jax
+
+    return jax.process_count()
+
+
+def _batches(data: Any, steps: int | None, batch_size: int) -> Iterator[np.ndarray]:
+    if isinstance(data, np.ndarray):
+        data = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
+    for batch in itertools.islice(data, steps):
+        yield np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)

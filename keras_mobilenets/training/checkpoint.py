@@ -17,11 +17,12 @@ import keras
 import numpy as np
 
 from keras_mobilenets.training.compiling import trained_part
-from keras_mobilenets.training.devices import agree, process
+from keras_mobilenets.training.devices import agree, gathered, process, processes
 from keras_mobilenets.utils import atomic_path, locked
 
 BEST_FILE = "best.json"
 HISTORY = "history"
+STEPS_TOGETHER = 8  # between two in which several processes ask each other whether one was told to end
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -33,7 +34,8 @@ class Checkpoint(keras.callbacks.Callback):
     kills, power cuts and full disks leave the earlier ones as they were.
 
     Give it to `keras_mobilenets.training.fit`, which restores it. While that runs, nobody else can use the folder, and
-    SIGTERM or Ctrl-C end it after the step that is being done, and after saving; a second one ends it at once.
+    SIGTERM or Ctrl-C end it after the step that is being done, and after saving; a second one ends it at once. Of a job
+    of several processes all end together, a few steps after any of them was told to.
 
     Args:
         folder: where the checkpoints are, one sub-folder per training run.
@@ -63,7 +65,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         self.epoch, self.step = 0, 0  # done: epochs, and steps of the next one
         self._resumed: dict[str, np.ndarray] | None = None  # the metrics of an epoch that was interrupted
-        self._asked_to_stop: int | None = None
+        self._asked_to_stop = 0  # the signal's number
         self._handlers: dict[int, Any] = {}
 
     def restore(self, model: keras.Model, *, best: bool = False) -> tuple[int, int]:
@@ -117,7 +119,7 @@ class Checkpoint(keras.callbacks.Callback):
                 yield
             finally:
                 self._restore_handlers()
-            self._stop_if_asked()  # after the last step, too
+            self._stop(self._signal())  # after the last step, too
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
@@ -137,18 +139,19 @@ class Checkpoint(keras.callbacks.Callback):
         if batch < self.step:
             return  # done before the interruption
         self.step = batch + 1
-        if self._asked_to_stop or self.step % self.every == 0 or self.step == self.params["steps"]:
+        signum = self._signal(self.step)
+        if signum or self.step % self.every == 0 or self.step == self.params["steps"]:
             self._save()
-            self._stop_if_asked()
+        self._stop(signum)
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._stop_if_asked()  # saved after the last step of training
+        self._stop(self._signal(batch))  # saved after the last step of training
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.history = [*self.history[:epoch], {name: float(value) for name, value in (logs or {}).items()}]
         self.epoch, self.step = epoch + 1, 0
         self._save()
-        self._stop_if_asked()
+        self._stop(self._signal())
 
     def _pass_over(self, steps: int) -> None:
         """Lets `fit` count the steps that were done before the interruption, and not do them again."""
@@ -201,9 +204,14 @@ class Checkpoint(keras.callbacks.Callback):
         self._asked_to_stop = signum
         self._restore_handlers()  # a second signal is not waited for
 
-    def _stop_if_asked(self) -> None:
-        if self._asked_to_stop:
-            signum, self._asked_to_stop = self._asked_to_stop, None
+    def _signal(self, step: int = 0) -> int:
+        """The signal that this process was sent, or another one of its job: they ask each other in the same steps."""
+        return int(gathered(self._asked_to_stop).max()) if step % STEPS_TOGETHER == 0 or processes() == 1 else 0
+
+    def _stop(self, signum: int) -> None:
+        if signum:
+            self._asked_to_stop = 0
+            self._restore_handlers()
             signal.raise_signal(signum)
 
     def _restore_handlers(self) -> None:

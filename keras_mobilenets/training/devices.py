@@ -8,7 +8,9 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,7 +42,7 @@ def job(environment: Mapping[str, str] = os.environ) -> Job | None:
 
     Understood are the variables of Keras (`KERAS_DISTRIBUTION_*`), `TF_CONFIG`, those of Kubernetes jobs as
     Kubeflow's JAXJob sets them (`COORDINATOR_ADDRESS`, `COORDINATOR_PORT`, `NUM_PROCESSES`, `PROCESS_ID`; an indexed
-    job's own `JOB_COMPLETION_INDEX` stands for the last) and Slurm's.
+    job's own `JOB_COMPLETION_INDEX` stands for the last) and those that Slurm's `srun` sets.
 
     Args:
         environment: names and values.
@@ -96,12 +98,18 @@ def _kubernetes(environment: Mapping[str, str]) -> Job | None:
 
 
 def _slurm(environment: Mapping[str, str]) -> Job | None:
-    if "SLURM_PROCID" not in environment or int(environment.get("SLURM_NTASKS", "1")) == 1:
+    if "SLURM_STEP_NODELIST" not in environment:  # a batch script itself is not started by srun
         return None
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"]
-    first = re.sub(r"\[(\w+).*", r"\1", nodes).split(",")[0]  # "node[03-08,11],login" begins with node03
+    nodes = re.sub(r"\[(\w+)[^]]*\]", r"\1", environment["SLURM_STEP_NODELIST"])
+    first = nodes.split(",")[0]  # "node[03-08,11],login" begins with node03
     port = PORT + int(environment["SLURM_JOB_ID"]) % 4096  # jobs may share a node
     return Job(f"{first}:{port}", int(environment["SLURM_NTASKS"]), int(environment["SLURM_PROCID"]))
+
+
+def without_job(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a process alone."""
+    marks = ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "TF_CONFIG", "COORDINATOR_ADDRESS", "SLURM_STEP_NODELIST")
+    return {name: value for name, value in environment.items() if name not in marks}
 
 
 @contextlib.contextmanager
@@ -121,6 +129,7 @@ def distribute(devices: int | str = "all") -> Iterator[int]:
 
     Raises:
         ValueError: there are not so many devices, or the backend cannot do it.
+        ConnectionError: the processes do not find each other, or one of them is gone.
 
     Example:
 
@@ -137,9 +146,9 @@ def distribute(devices: int | str = "all") -> Iterator[int]:
         )
     if backend == "jax":
         if found is not None and not _jax().distributed.is_initialized():  # asking for more would start JAX alone
-            keras.distribution.initialize(found.address, found.processes, found.process)
+            _join(found)
         names = _first(keras.distribution.list_devices(), "all" if found else devices)
-        with keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope():
+        with keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope(), _bound_together():
             yield len(names)
     elif backend == "tensorflow":
         import tensorflow as tf
@@ -159,6 +168,25 @@ def _first(names: list[str], devices: int | str) -> list[str]:
     return names[:count]
 
 
+def _join(found: Job) -> None:
+    """Waits until all processes of the job are there."""
+    try:
+        keras.distribution.initialize(found.address, found.processes, found.process)
+    except RuntimeError as error:
+        raise ConnectionError(
+            f"Process {found.process} of {found.processes} has not found the others at {found.address}: {error}"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        # JAX has put a handler of its own over that of Python, with which the process would live on.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def part() -> None:
+    """Ends the job, when all processes have come here or to their end; each is alone from now on."""
+    if processes() > 1:
+        _jax().distributed.shutdown()
+
+
 def processes() -> int:
     """How many processes train together."""
     return 1 if keras.backend.backend() != "jax" else _jax().process_count()
@@ -169,24 +197,44 @@ def process() -> int:
     return 0 if keras.backend.backend() != "jax" else _jax().process_index()
 
 
-def agree(position: tuple[int, int]) -> None:
-    """Waits until all processes have come here, and checks that all go on from the same position."""
-    if processes() > 1:
-        from jax.experimental import multihost_utils
+def gathered(number: Any) -> np.ndarray:
+    """What each process has here, in a new first axis; all wait for each other."""
+    if processes() == 1:
+        return np.array([number])
+    from jax.experimental import multihost_utils
 
-        found = multihost_utils.process_allgather(np.array(position)).tolist()
-        if any(one != found[0] for one in found):
-            raise ValueError(f"The processes see other checkpoints, {found}: their folder must be one that all share")
+    return multihost_utils.process_allgather(np.array(number))
 
 
 @contextlib.contextmanager
-def bound_together() -> Iterator[None]:
-    """Says in one line that another process of the job is gone: its connections break."""
+def first_alone() -> Iterator[None]:
+    """The block runs in process 0 before it runs in the others."""
+    if process():
+        gathered(0)
+    yield
+    if not process():
+        gathered(0)
+
+
+def agree(position: tuple[int, int]) -> None:
+    """Waits until all processes have come here, and checks that all go on from the same position."""
+    found = gathered(position).tolist()
+    if any(one != found[0] for one in found):
+        raise ValueError(f"The processes see other checkpoints, {found}: their folder must be one that all share")
+
+
+@contextlib.contextmanager
+def _bound_together() -> Iterator[None]:
+    """No process of a job waits for one that is gone: an error of one ends all, and they say why."""
     try:
         yield
-    except RuntimeError as error:
-        if processes() > 1 and isinstance(error, _jax().errors.JaxRuntimeError):
-            atexit.register(_leave)
+    except FloatingPointError:
+        raise  # comes to all of them
+    except Exception as error:
+        if processes() == 1:
+            raise
+        atexit.register(_leave)
+        if isinstance(error, _jax().errors.JaxRuntimeError):
             raise ConnectionError(
                 f"Process {process()} has lost another one of its job: start all of them again, and training goes on "
                 f"from the last checkpoint ({str(error).splitlines()[0]})"
@@ -195,7 +243,7 @@ def bound_together() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Ends this process before JAX does, which would wait 100 seconds for the lost one and abort."""
+    """Ends this process before JAX does, which would wait minutes for those that wait for this one."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

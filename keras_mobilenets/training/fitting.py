@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -12,14 +12,18 @@ import numpy as np
 
 from keras_mobilenets.training.checkpoint import Checkpoint
 from keras_mobilenets.training.compiling import compile_model, trained_part
-from keras_mobilenets.training.devices import bound_together, process, processes, replicas, whole_batches
+from keras_mobilenets.training.devices import process, processes, replicas, whole_batches
 from keras_mobilenets.training.distillation import distiller
 from keras_mobilenets.training.recipes import Recipe
 from keras_mobilenets.training.recipes import recipe as named
 
 
 class TrainingData(Protocol):
-    """What `fit` trains on; `keras_mobilenets.data.load` gives it."""
+    """What `fit` trains on; `keras_mobilenets.data.load` and `load_grain` give it.
+
+    With a method `shared(process, processes)`, which gives the same data with an even part of each batch, a process of
+    several need not read what the others train on.
+    """
 
     @property
     def batch_size(self) -> int:
@@ -31,7 +35,11 @@ class TrainingData(Protocol):
 
     @property
     def val(self) -> Any:
-        """Batches of the held-out examples, or all of them."""
+        """Batches of the held-out examples, or arrays of all of them."""
+
+    @property
+    def val_count(self) -> int:
+        """How many examples are held out."""
 
     def train_from(self, epoch: int, step: int = 0) -> Any:
         """An endless stream of batches from the given step of the given epoch on, both counted from 0."""
@@ -115,10 +123,11 @@ def _fit(
 ) -> list[dict[str, float]]:
     """Keras' own `fit`, from `done` epochs and steps on."""
     epoch, step = done
-    with whole_batches(trained_part(model)), bound_together():
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    with whole_batches(trained_part(model)):
         history = model.fit(
-            _batches(data, epoch, step),
-            validation_data=_held_out(data),
+            data.train_from(epoch, step) if on_tensorflow else _Stream(data, epoch, step),
+            validation_data=data.val if on_tensorflow else _HeldOut(data),
             initial_epoch=epoch,
             epochs=epochs,
             steps_per_epoch=data.steps_per_epoch,
@@ -129,20 +138,31 @@ def _fit(
     return [dict(zip(history, map(float, values), strict=True)) for values in zip(*history.values(), strict=True)]
 
 
-def _batches(data: TrainingData, epoch: int, step: int) -> Any:
-    """What is left of the data."""
-    return data.train_from(epoch, step) if keras.backend.backend() == "tensorflow" else _Stream(data, epoch, step)
+class _Batches(keras.utils.PyDataset):
+    """Of each batch what this process has, as many pictures for each of its devices."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__()
+        self.is_shared = processes() == 1 or hasattr(data, "shared")
+        self.data = data.shared(process(), processes()) if self.is_shared and processes() > 1 else data
+
+    def own(self, batch: Any) -> tuple[np.ndarray, ...]:
+        arrays = [np.asarray(one) for one in batch]
+        size = len(arrays[0]) if self.is_shared else len(arrays[0]) // processes()
+        first = 0 if self.is_shared else process() * size
+        devices = max(replicas() // processes(), 1)
+        return tuple(one[first : first + size // devices * devices] for one in arrays)
 
 
-class _Stream(keras.utils.PyDataset):
+class _Stream(_Batches):
     """Begins anew when batch 0 is asked for, which Keras does after it has looked at the data.
 
     On torch Keras takes a batch also for each step that the checkpoint passes over: the first one stands for those.
     """
 
     def __init__(self, data: TrainingData, epoch: int, step: int) -> None:
-        super().__init__()
-        self.data, self.epoch, self.step = data, epoch, step
+        super().__init__(data)
+        self.epoch, self.step = epoch, step
 
     @property
     def num_batches(self) -> None:
@@ -154,31 +174,31 @@ class _Stream(keras.utils.PyDataset):
             first = next(iter(self.data.train_from(self.epoch, self.step)))
             left = self.data.train_from(self.epoch, self.step)
             self.batches = itertools.chain(itertools.repeat(first, passed_over), left)
-        return tuple(_share(np.asarray(part)) for part in next(self.batches))
+        return self.own(next(self.batches))
 
 
-def _share(batch: Any) -> Any:
-    """What this process has of a batch."""
-    size = len(batch) // processes()
-    return batch[process() * size : (process() + 1) * size]
+class _HeldOut(_Batches):
+    """The held-out batches, without the last pictures that do not go around among the devices."""
+
+    def __init__(self, data: TrainingData) -> None:
+        super().__init__(data)
+        self.val = self.data.val
+        self.batch_size = data.batch_size
+        self.length = data.val_count // data.batch_size + (data.val_count % data.batch_size >= replicas())
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        if index == 0:
+            self.batches = _in_batches(self.val, self.batch_size)
+        return self.own(next(self.batches))
 
 
-def _held_out(data: TrainingData) -> Any:
-    """The held-out batches; where JAX splits them among devices, without the last pictures that do not go around."""
-    count = replicas()
-    if keras.backend.backend() != "jax" or count == 1:
-        return data.val
-    import tensorflow as tf
-
-    val = data.val
-    if not isinstance(val, tf.data.Dataset):
-        val = tf.data.Dataset.from_tensor_slices(val).batch(data.batch_size)
-
-    def share(*batch: Any) -> tuple[Any, ...]:
-        size = tf.shape(batch[0])[0] // count * count // processes()
-        return tuple(part[process() * size : (process() + 1) * size] for part in batch)
-
-    return val.map(share).filter(lambda *batch: tf.shape(batch[0])[0] > 0)
+def _in_batches(val: Any, batch_size: int) -> Iterator[Any]:
+    if not isinstance(val, tuple):
+        return iter(val)
+    return (tuple(part[at : at + batch_size] for part in val) for at in range(0, len(val[0]), batch_size))
 
 
 class _Diverged(keras.callbacks.Callback):

@@ -214,6 +214,10 @@ class _Features:
     def steps_per_epoch(self) -> int:
         return max(len(self.train[0]) // self.batch_size, 1)
 
+    @property
+    def val_count(self) -> int:
+        return len(self.val[0])
+
     def train_from(self, epoch: int, step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         features, labels = self.train
         while True:
