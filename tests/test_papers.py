@@ -1,13 +1,14 @@
 """The committed comparison with the papers, docs/papers.md and benchmarks/papers.csv, is whole and up to date."""
 
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from keras_mobilenets import MobileNet, MobileNetV2
-from keras_mobilenets.analysis import profile
+from keras_mobilenets import MobileNet, MobileNetV2, make_divisible
+from keras_mobilenets.analysis import depthwise_conv_cost, profile, squeeze_excite_cost, standard_conv_cost
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +24,7 @@ def test_every_table_is_there(cells):
     assert rows == {
         **{"V1 Table 2": 4, "V1 Table 3": 4, "One layer": 4, "V1 Table 4": 2, "V1 Table 5": 2, "V1 Table 6": 4},
         **{"V1 Table 7": 4, "V1 TF-slim": 16, "V2 Table 2": 11, "V2 Table 4": 3, "V2 TF-slim": 22},
-        **{"V3 Table 1": 20, "V3 Table 2": 16, "V3 Table 3": 5, "V3 minimalistic": 2},
+        **{"V3 Table 1": 20, "V3 Table 2": 16, "V3 Table 3": 5, "V3 Table 9": 19, "V3 minimalistic": 2},
     }
     page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
     assert all(f"## {table}\n" in page for table in rows)
@@ -54,3 +55,29 @@ def test_the_counts_are_those_of_today(cells, table, builder, alpha, size):
     )
     found = profile(builder((size, size, 3), alpha=alpha, weights=None))
     assert float(cell["ours"]) == pytest.approx(found.madds / 1e6, rel=1e-5)  # six digits
+
+
+def test_explanations_of_v3_add_up(cells):
+    """The paper's first convolution follows alpha; its Small once had 1280 features before the classifier, not 1024."""
+    found = {(cell["row"], cell["quantity"]): cell for cell in cells if cell["table"] == "V3 Table 9"}
+
+    def start(model, alpha, filters):
+        """What depends on the filters of the first convolution."""
+        size, excited = (112, 0) if model == "Large" else (56, squeeze_excite_cost(filters).madds)
+        block = depthwise_conv_cost(3, filters, size) + standard_conv_cost(1, filters, make_divisible(16 * alpha), size)
+        return (standard_conv_cost(3, 3, filters, 112) + block).madds + excited
+
+    def says(row, quantity, ours):
+        explained = float(re.search(r": (\d+\.\d+)", found[row, quantity]["explanation"])[1])
+        assert explained == pytest.approx(ours, abs=0.05)  # one decimal
+
+    for row in ("Large 1.25", "Large 0.5", "Large 0.35", "Small 1.25", "Small 0.5", "Small 0.35"):
+        model, alpha = row.split()
+        scaled = [start(model, float(alpha), filters) for filters in (make_divisible(16 * float(alpha)), 16)]
+        row = f"{row}, 224"
+        says(row, "M MAdds", float(found[row, "M MAdds"]["ours"]) + (scaled[0] - scaled[1]) / 1e6)
+    features = (1280 - 1024) / 1e6
+    for row, channels in {"Small 0.75, 224": 432, "Small 1, 256": 576}.items():
+        says(row, "M MAdds", float(found[row, "M MAdds"]["ours"]) + features * (channels + 1000))
+    row = "Large 1.25, 224"
+    says(row, "M parameters", float(found[row, "M parameters"]["ours"]) - (1600 - 1280) / 1e6 * (1200 + 1000))
