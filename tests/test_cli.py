@@ -246,6 +246,8 @@ AT_ONCE = {
     "no calibration": (("export", "MobileNet", "--precision", "int8"), 2, "needs --calibration"),
     "of a builder": (("export", "model.keras", "--alpha", "1"), 2, "is for a builder's model"),
     "of MobileNetV3": (("export", "MobileNet", "--minimalistic"), 2, "is for MobileNetV3, not MobileNet"),
+    "profile of MobileNetV3": (("profile", "MobileNet", "--minimalistic"), 2, "is for MobileNetV3, not MobileNet"),
+    "profile of a file": (("profile", "model.keras", "--alpha", "1"), 2, "is for a builder's model"),
     "an augmentation": (("train", "--augment", "lots"), 2, "must be of auto, none, crop, crop_flip, rand_augment"),
     "of a .tflite": (("export", "MobileNet", "m.onnx", "--strict"), 2, "is for a .tflite file, not m.onnx"),
     "option": (("train", "--alfa", "1"), 2, "No such option"),

@@ -69,8 +69,8 @@ class Choice:
 
     def __rich__(self) -> Group:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in ("", "variant"):
-            table.add_column(name, no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column("variant", overflow="fold", min_width=12)
         for name in ("top-1", "8 bits", "ms", "MB"):
             table.add_column(name, justify="right", no_wrap=True)
         rows = [("best", self.best), *(("cheaper", one) for one in self.runners_up)]
@@ -87,8 +87,8 @@ class Choice:
         return Group(
             table,
             builder_call(self.best.variant),
-            f"ms and MB: of the int8 file; {machine}. Accuracy: as published, in float and 8 bits. "
-            "over: breaks a limit.",
+            f"ms and MB: of the int8 file; {machine}. Accuracy: as published, in float and 8 bits."
+            + " over: breaks a limit." * bool(self.beyond),
         )
 
 

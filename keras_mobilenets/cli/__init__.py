@@ -14,7 +14,7 @@ import typer
 
 from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command, quiet
-from keras_mobilenets.cli.request import InputDtype, Precision, Request, Target
+from keras_mobilenets.cli.request import InputDtype, Precision, Request, Target, check_builder
 from keras_mobilenets.utils import require
 
 app = typer.Typer(
@@ -118,9 +118,9 @@ def train(
 
     folder, settings = start(output, given, typed, resume=resume)
     with quiet():
-        from keras_mobilenets.cli.job import Job
+        from keras_mobilenets.cli import job
 
-    Job(folder, settings).run()
+    job.train(folder, settings)
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")
@@ -300,6 +300,7 @@ def evaluate(
 @app.command(rich_help_panel="Look around")
 @command
 def profile(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(callback=checks.profiled, help="A builder's name, or a .keras or .tflite file.")
     ],
@@ -310,6 +311,7 @@ def profile(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Show parameters, multiply-adds and bytes of each layer."""
+    check_builder(context)
     from keras_mobilenets.cli.looking import profile
 
     profile(model, alpha=alpha, image_size=image_size, minimalistic=minimalistic, plot=plot, as_json=as_json)

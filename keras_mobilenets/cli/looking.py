@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_mobilenets.applications.variants import BUILDERS, VARIANTS
+from keras_mobilenets.cli.errors import quiet
 
 if TYPE_CHECKING:
     from keras_mobilenets.training.recipes import Recipe
@@ -101,7 +102,8 @@ def profile(model: str, *, alpha: float, image_size: int, minimalistic: bool, pl
         if not as_json:
             console.print(found)
     else:
-        result = profile(_keras_model(path, alpha, image_size, minimalistic))
+        with quiet():
+            result = profile(_keras_model(path, alpha, image_size, minimalistic))
         _show(result, as_json)
     if plot is not None:
         result.plot(plot)

@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from keras_mobilenets.cli.checks import MODEL_SUFFIXES
+
 TFLITE_ONLY = ("calibration", "precision", "target", "input_dtype", "labels", "dynamic_batch", "strict")
 BUILDER_ONLY = ("weights", "alpha", "minimalistic")
 
@@ -77,14 +79,9 @@ class Request:
         Raises:
             typer.BadParameter: they contradict each other, or a folder holds no picture.
         """
-        given = context.params
-        typed = [name for name in given if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+        given, typed = context.params, check_builder(context)
         model, output = given["model"], given["output"]
         from_file = model.endswith(".keras")
-        if from_file:
-            _refuse(typed, BUILDER_ONLY, f"a builder's model; {Path(model).name} has its own")
-        elif given["minimalistic"] and not model.startswith("MobileNetV3"):
-            raise typer.BadParameter(f"is for MobileNetV3, not {model}", param_hint="--minimalistic")
         if output is not None and output.suffix != ".tflite":
             _refuse(typed, TFLITE_ONLY, f"a .tflite file, not {output.name}")
         integer = given["precision"] in (Precision.int8, Precision.int16x8)
@@ -109,6 +106,22 @@ class Request:
                 "strict": given["strict"],
             },
         )
+
+
+def check_builder(context: typer.Context) -> list[str]:
+    """Refuses a builder's options where a file is given, and MobileNetV3's for another builder.
+
+    Returns:
+        The options that were typed.
+    """
+    given = context.params
+    typed = [name for name in given if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    path = Path(given["model"])
+    if path.suffix in MODEL_SUFFIXES:
+        _refuse(typed, BUILDER_ONLY, f"a builder's model; {path.name} has its own")
+    elif given["minimalistic"] and not path.name.startswith("MobileNetV3"):
+        raise typer.BadParameter(f"is for MobileNetV3, not {path.name}", param_hint="--minimalistic")
+    return typed
 
 
 def _refuse(typed: Sequence[str], names: Sequence[str], belongs_to: str) -> None:
