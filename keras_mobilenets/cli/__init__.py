@@ -118,9 +118,9 @@ def train(
 
     folder, settings = start(output, given, typed, resume=resume)
     with quiet():
-        from keras_mobilenets.cli import job
+        from keras_mobilenets.cli.job import Job
 
-    job.train(folder, settings)
+    Job(folder, settings).run()
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")
