@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
-    *("layers.activations", "layers.depthwise_separable", "layers.inverted_residual", "layers.normalization"),
-    *("layers.squeeze_excite", "applications.input_range", "quantization.config", "quantization.deploy"),
-    *("quantization.layers", "quantization.model", "quantization.observers", "quantization.quantizers"),
-    *("export.integer_layers", "training.compiling"),
+    *("layers.activations", "layers.convolution", "layers.depthwise_separable", "layers.inverted_residual"),
+    *("layers.normalization", "layers.squeeze_excite", "applications.input_range", "quantization.config"),
+    *("quantization.deploy", "quantization.layers", "quantization.model", "quantization.observers"),
+    *("quantization.quantizers", "export.integer_layers", "training.compiling"),
 )
 
 

@@ -10,7 +10,7 @@ import keras
 
 from keras_mobilenets.applications import common, preprocessing, pretrained
 from keras_mobilenets.applications.common import Activation, Weights
-from keras_mobilenets.layers import DepthwiseSeparableConv
+from keras_mobilenets.layers import Conv2D, DepthwiseSeparableConv
 
 decode_predictions = pretrained.decode_predictions
 
@@ -153,7 +153,7 @@ def _trunk(x: Any, alpha: float, steps: list[tuple[int, int]], block: dict[str, 
 def _top(x: Any, classes: int, dropout: float, activation: Activation) -> Any:
     x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
     x = keras.layers.Dropout(dropout, name="dropout")(x)
-    x = keras.layers.Conv2D(classes, 1, padding="same", name="conv_preds")(x)
+    x = Conv2D(classes, 1, padding="same", name="conv_preds")(x)
     x = keras.layers.Reshape((classes,), name="reshape_2")(x)
     return keras.layers.Activation(activation, name="predictions")(x)
 

@@ -10,7 +10,7 @@ import keras
 
 from keras_mobilenets.applications import common, preprocessing, pretrained
 from keras_mobilenets.applications.common import Activation, Weights
-from keras_mobilenets.layers import InvertedResidual, make_divisible
+from keras_mobilenets.layers import Conv2D, InvertedResidual, make_divisible
 
 decode_predictions = pretrained.decode_predictions
 
@@ -303,11 +303,11 @@ def _trunk(x: Any, network: Network, alpha: float, steps: list[tuple[int, int]],
 def _top(x: Any, network: Network, alpha: float, classes: int, dropout: float, activation: Activation) -> Any:
     filters = make_divisible(network.last_filters * max(alpha, 1.0))
     x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    x = keras.layers.Conv2D(filters, 1, padding="same", name="conv_2")(x)
+    x = Conv2D(filters, 1, padding="same", name="conv_2")(x)
     x = common.activate(x, network.activation, "conv_2")
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
-    x = keras.layers.Conv2D(classes, 1, padding="same", name="logits")(x)
+    x = Conv2D(classes, 1, padding="same", name="logits")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     return keras.layers.Activation(activation, name="predictions")(x)
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.layers.activations import Activation, activation_layer
+from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.layers.normalization import BatchNormalization
 
 
@@ -90,7 +91,7 @@ class CompositeLayer(keras.layers.Layer):
 
     def pointwise(self, filters: int, name: str, activation: Activation = None) -> list[keras.layers.Layer]:
         """A 1x1 convolution with its normalization and activation."""
-        convolution = keras.layers.Conv2D(
+        convolution = Conv2D(
             filters,
             1,
             padding="same",

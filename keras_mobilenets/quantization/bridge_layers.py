@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers import BatchNormalization
+from keras_mobilenets.layers import BatchNormalization, Conv2D
 from keras_mobilenets.layers import HardSigmoid as Keras3HardSigmoid
 from keras_mobilenets.layers import HardSwish as Keras3HardSwish
 from keras_mobilenets.utils import require
@@ -99,6 +99,7 @@ _TWINS: dict[type, type] = {
     **{getattr(keras.layers, name): twin for name, twin in FRONT_LAYERS.items()},
     keras.layers.Rescaling: Rescaling,
     BatchNormalization: tf_keras.layers.BatchNormalization,
+    Conv2D: tf_keras.layers.Conv2D,
     Keras3HardSwish: HardSwish,
     Keras3HardSigmoid: HardSigmoid,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mobilenets.layers import BatchNormalization
+from keras_mobilenets.layers import BatchNormalization, Conv2D
 from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, grid_around, kernel_scale
 
 
@@ -105,7 +105,7 @@ class QuantKernel(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class QuantConv2D(QuantKernel, keras.layers.Conv2D):
+class QuantConv2D(QuantKernel, Conv2D):
     """`keras.layers.Conv2D` with a fake-quantized kernel: one symmetric grid for each filter.
 
     Args:
@@ -119,7 +119,7 @@ class QuantConv2D(QuantKernel, keras.layers.Conv2D):
     TensorShape([1, 6, 6, 16])
     """
 
-    float_class = keras.layers.Conv2D
+    float_class = Conv2D
     kernel_axes = (0, 1, 2)
 
     def linear(self, inputs, kernel):

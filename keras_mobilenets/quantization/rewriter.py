@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.layers import Conv2D
 from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
 from keras_mobilenets.quantization.graph import Node
 from keras_mobilenets.quantization.grid import grid_around
@@ -36,7 +37,10 @@ TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "npu")
 InputRange = tuple[float, float] | dict[str, tuple[float, float] | None] | None
 
 _QUANTIZED: dict[type, Any] = {
-    quantized.float_class: quantized for quantized in (QuantConv2D, QuantDepthwiseConv2D, QuantDense)
+    keras.layers.Conv2D: QuantConv2D,
+    Conv2D: QuantConv2D,
+    keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
+    keras.layers.Dense: QuantDense,
 }
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers import HardSigmoid, HardSwish
+from keras_mobilenets.layers import Conv2D, HardSigmoid, HardSwish
 
 _L = keras.layers
 
-KERNEL_LAYERS = (_L.Conv2D, _L.DepthwiseConv2D, _L.Dense)
+KERNEL_LAYERS = (Conv2D, _L.Conv2D, _L.DepthwiseConv2D, _L.Dense)
 """Exactly these classes; what a subclass computes is not known."""
 
 
