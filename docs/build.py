@@ -3,7 +3,7 @@
 Beside the pages as they are written: the reference from the stubs and the command line, tables from the benchmarks'
 CSVs, copies of the files outside of docs/ that pages link to. A page says
 
-    <!-- table: FILE rows=COLUMN columns=COLUMN value=COLUMN [unit=%] [COLUMN=VALUE ...] -->
+    <!-- table: FILE rows=COLUMN columns=COLUMN value="COLUMN" [unit=%] [COLUMN=VALUE ...] -->
 
 and gets a table of the means of `value` in the lines that have the values.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import csv
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def filled(markdown: str) -> str:
         shutil.copy(ROOT / found[1], PAGES / path)
         return f"]({path})"
 
-    return OUTSIDE.sub(copy, TABLE.sub(lambda found: table(found[1], found[2].split()), markdown))
+    return OUTSIDE.sub(copy, TABLE.sub(lambda found: table(found[1], shlex.split(found[2])), markdown))
 
 
 def table(path: str, words: list[str]) -> str:
