@@ -175,13 +175,6 @@ def test_a_run_that_cannot_begin_leaves_no_folder(pictures, tmp_path):
     assert not (tmp_path / "one").exists()
 
 
-def test_a_backend_that_cannot_convert_is_refused_before_training(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    result = call("train", "--data", pictures, "--output", tmp_path / "one")
-    assert result.exit_code == 1 and "Keras runs on 'jax'" in result.output.replace("\n", " ")
-    assert not (tmp_path / "one").exists()
-
-
 def test_evaluate_refuses_other_classes(run):
     result = call("evaluate", run[0] / "model.tflite", "--data", "digits")
     assert result.exit_code == 1 and "The model's classes are not those of digits" in result.output

@@ -92,7 +92,10 @@ def train(
     output: Annotated[Path | None, typer.Option(show_default="runs/DATA-1, -2, ...", help="Run folder.")] = None,
     seed: Seed = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output, or with the last unfinished one.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --output, or begin it; without, with the last unfinished one."
+        ),
     ] = False,
     augment: Annotated[
         list[str],
@@ -118,9 +121,9 @@ def train(
 
     folder, settings = start(output, given, typed, resume=resume)
     with quiet():
-        from keras_mobilenets.cli.job import Job
+        from keras_mobilenets.cli import job
 
-    Job(folder, settings).run()
+    job.train(folder, settings)
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,6 @@ from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
 from keras_mobilenets.export import audit, export_tflite
-from keras_mobilenets.export.conversion import require_tensorflow
 from keras_mobilenets.export.samples import normalization_of
 from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.training import (
@@ -35,7 +37,9 @@ from keras_mobilenets.training import (
     fine_tune,
     fit,
     freeze_normalization,
+    job,
 )
+from keras_mobilenets.training.devices import first_alone, part, process, without_job
 from keras_mobilenets.utils import atomic_path, locked, require
 
 STEPS = 4
@@ -44,6 +48,34 @@ PHASES = ("float", "quantized")
 LOG_FILE = "log.jsonl"
 CALIBRATION_STEPS = 8
 KEPT_PICTURES = 400  # at most; what the report may choose its examples from
+TRAINED = ("float.keras", "qat.keras")
+
+
+def train(folder: Path, settings: Settings) -> None:
+    """Does whatever of a run is still to do, alone or as one of several processes: the first speaks and writes.
+
+    TensorFlow alone makes a `.tflite` file: on another backend, a process of its own does what follows training.
+
+    Args:
+        folder: the run folder.
+        settings: what to do.
+    """
+    found, on_tensorflow = job(), keras.backend.backend() == "tensorflow"
+    progress.console.quiet = found is not None and found.process > 0
+    if on_tensorflow or not _is_trained(folder):
+        Job(folder, settings).run()
+    if on_tensorflow or progress.console.quiet:
+        return
+    command = [sys.executable, "-m", "keras_mobilenets.cli", "train", "--resume", "--output", os.fspath(folder)]
+    # This process has the GPUs, and their memory.
+    environment = {**without_job(), "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+    code = subprocess.run(command, env=environment, check=False).returncode
+    if code:
+        raise SystemExit(code)
+
+
+def _is_trained(folder: Path) -> bool:
+    return all((folder / name).exists() for name in TRAINED)
 
 
 class Job:
@@ -55,41 +87,51 @@ class Job:
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        require_tensorflow()  # before hours of training: the conversion at the end runs on no other backend
         if settings.tensorboard:
             require("tensorboard", "tensorboard")
         self.folder = folder
         self.settings = settings
         self.recipe = RECIPES[settings.recipe]
-        keras.utils.set_random_seed(settings.seed)
-        self.data = self._load()
-        with self._devices():
+        with quiet():  # imports TensorFlow, on any backend
+            keras.utils.set_random_seed(settings.seed)
+        with self._devices():  # the first thing that one of several processes does
+            self.writes = process() == 0
+            with first_alone():  # may have to be prepared
+                self.data = self._load()
             self.teacher = self._teacher()
 
-    def run(self) -> dict[str, Any]:
-        """Does whatever is still to do, and gives what `metrics.json` holds."""
+    def run(self) -> None:
+        """Does whatever is still to do, on another backend than TensorFlow up to the trained models."""
+        try:
+            with self._devices(), self._begun():
+                model = self._trained()
+                quantized = self._quantized(model)
+                part()
+            if keras.backend.backend() == "tensorflow":
+                with locked(self.folder):
+                    if self.settings.devices:  # outside of them, models have their weights once
+                        model, quantized = (load_keras(self.folder / name) for name in TRAINED)
+                    self._compare(model, quantized, self._exported(quantized))
+        except (KeyboardInterrupt, SystemExit):
+            progress.console.print(f"To go on: keras-mobilenets train --resume --output {self.folder}", soft_wrap=True)
+            raise
+
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[None]:
+        """Has the folder alone, with what was asked in it."""
+        if not self.writes:
+            yield
+            return
         with locked(self.folder):
             begin(self.folder, self.settings)
             with atomic_path(self.folder / LABELS_FILE) as path:
                 path.write_text("\n".join(self.data.class_names) + "\n", encoding="utf-8")
-            try:
-                with self._devices():
-                    model = self._trained()
-                    quantized = self._quantized(model)
-                if self.settings.devices:  # outside of it, models have their weights once
-                    model, quantized = (load_keras(self.folder / name) for name in ("float.keras", "qat.keras"))
-                exported = self._exported(quantized)
-                return self._compared(model, quantized, exported)
-            except (KeyboardInterrupt, SystemExit):
-                progress.console.print(
-                    f"To go on: keras-mobilenets train --resume --output {self.folder}", soft_wrap=True
-                )
-                raise
+            yield
 
     def _devices(self) -> Any:
         """Where models are split among devices."""
-        devices = self.settings.devices
-        return distribute(devices) if devices else contextlib.nullcontext()
+        devices = self.settings.devices or ("all" if job() else None)
+        return distribute(devices) if devices and not _is_trained(self.folder) else contextlib.nullcontext()
 
     def _load(self) -> images.ImageData:
         settings = self.settings
@@ -154,7 +196,7 @@ class Job:
                 self._fit("float", fine_tune, model, **options)
         else:
             self._fit("float", fit, model, checkpoint=Checkpoint(self._checkpoints("float")), **options)
-        _save(model, path)
+        self._save(model, path)
         return model
 
     def _quantized(self, model: keras.Model) -> keras.Model:
@@ -166,7 +208,7 @@ class Job:
         with progress.console.status("finding the ranges of all feature maps"):
             quantized = quantize_model(model)
             freeze_normalization(quantized)
-            calibrate(quantized, self.data.train.take(CALIBRATION_STEPS))
+            calibrate(quantized, self.data.train_from(0).take(CALIBRATION_STEPS))
         self._fit(
             "quantized",
             fit,
@@ -175,7 +217,7 @@ class Job:
             epochs=self.settings.quantize_epochs,
             checkpoint=Checkpoint(self._checkpoints("quantized")),
         )
-        _save(quantized, path)
+        self._save(quantized, path)
         return quantized
 
     def _exported(self, quantized: keras.Model) -> Path:
@@ -189,7 +231,7 @@ class Job:
                 )
         return path
 
-    def _compared(self, model: keras.Model, quantized: keras.Model, path: Path) -> dict[str, Any]:
+    def _compare(self, model: keras.Model, quantized: keras.Model, path: Path) -> None:
         """All three on the held-out pictures; leaves the metrics, the curves and the report."""
         classifiers = {
             "float": keras_classifier(model),
@@ -200,7 +242,7 @@ class Job:
             total = self.data.val_count
             keep = range(0, total, -(-total // KEPT_PICTURES))  # from all over: folders come sorted by class
             found = compare(classifiers, self.data.val, keep=keep, progress=lambda done: count(done, total))
-        files = {"float": "float.keras", "qat": "qat.keras", "tflite": path.name}
+        files = dict(zip(classifiers, (*TRAINED, path.name), strict=True))
         metrics = {
             "settings": dataclasses.asdict(self.settings),
             "data": {
@@ -230,17 +272,23 @@ class Job:
         write_json(self.folder / DONE_FILE, metrics)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         progress.console.print(_table(metrics), f"Look at {self.folder / report.REPORT_FILE}", sep="\n")
-        return metrics
 
     def _fit(self, name: str, function: Callable[..., Any], model: keras.Model, **options: Any) -> None:
         """Trains by `fit` or `fine_tune`, and writes down how it went."""
         log = JsonLines(self.folder / LOG_FILE, run=name)
         boards = []
-        if self.settings.tensorboard:
+        if self.settings.tensorboard and self.writes:
             boards.append(keras.callbacks.TensorBoard(self.folder / "tensorboard" / name, write_graph=False))
         with progress.epochs(name, self.data.batch_size) as callback:
             history = function(model, self.data, teacher=self.teacher, callbacks=[callback, log, *boards], **options)
-        write_json(self.folder / f"history-{name}.json", history)
+        if self.writes:
+            write_json(self.folder / f"history-{name}.json", history)
+
+    def _save(self, model: keras.Model, path: Path) -> None:
+        # The same layers without the optimizer: a model to use is a third of the size of one to train.
+        if self.writes:
+            with atomic_path(path) as temporary:
+                type(model)(model.inputs, model.outputs, name=model.name).save(temporary)
 
     def _checkpoints(self, name: str) -> Path:
         return self.folder / "checkpoints" / name
@@ -278,9 +326,3 @@ def _table(metrics: dict[str, Any]) -> Table:
 def _done(path: Path) -> keras.Model:
     progress.console.print(f"  done before: {path}")
     return load_keras(path)
-
-
-def _save(model: keras.Model, path: Path) -> None:
-    # The same layers without the optimizer: a model to use is a third of the size of one to train.
-    with atomic_path(path) as temporary:
-        type(model)(model.inputs, model.outputs, name=model.name).save(temporary)

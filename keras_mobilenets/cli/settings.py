@@ -83,13 +83,14 @@ def start(output: Path | None, given: dict[str, Any], typed: Sequence[str], *, r
         output: the folder, or None.
         given: the command's arguments by name.
         typed: names of those that the user gave.
-        resume: whether to go on with a run; what it was asked at its start counts.
+        resume: whether to go on with a run; what it was asked at its start counts. Where nothing was begun in `output`,
+            a new run: what is started again and again has one command for the first time and all others.
 
     Raises:
         OSError: there is no such run, or there is one already.
         ValueError: the user asks something else of a run than at its start.
     """
-    if not resume:
+    if not resume or (output is not None and _is_free(output)):
         settings = Settings.decide(**given)
         return _new_folder(output, settings), settings
     folder, settings = _old_run(output)
@@ -110,10 +111,15 @@ def begin(folder: Path, settings: Settings) -> None:
 def _new_folder(output: Path | None, settings: Settings) -> Path:
     if output is None:
         return _next_folder(Path("runs"), Path(settings.data).name)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not _is_free(output):
         what = "holds a run; go on with it by --resume" if (output / RUN_FILE).exists() else "is not empty"
         raise FileExistsError(f"{output} {what}, or choose another --output")
     return output
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a run can begin there: a lock, and what was half-written, are of one that has not."""
+    return not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir()))
 
 
 def _next_folder(root: Path, name: str) -> Path:
