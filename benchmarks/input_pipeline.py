@@ -8,6 +8,7 @@ TESTDATA/data/flowers holds the photographs. Each peer gives float images of 160
   single pictures that crops an Inception box, resizes it and mirrors it. It decodes to the model's side / 0.875.
 - `keras_mobilenets`: `load`, which decodes only the part that is kept.
 - the same with each further augmentation.
+- both again on photographs as a phone takes them: some of the same ones, enlarged to twelve megapixels.
 
 Peers take turns, a stretch of batches each, begun anew, so that none works on while another is measured; what counts
 are the ratios of the medians. CPU-seconds are the whole process', all its threads. `training step` is what the step
@@ -22,6 +23,7 @@ import functools
 import itertools
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 import keras_mobilenets as km
 from keras_mobilenets.data import load
@@ -40,6 +43,7 @@ from keras_mobilenets.utils import atomic_path
 SIZE, BATCH = 160, 32
 STORED = round(SIZE / 0.875)
 AUGMENTATIONS = ("rand_augment", "random_erasing", "mix_up", "cut_mix")
+LARGE, LARGE_PICTURES, LARGE_STRETCH = (4000, 3000), 64, 3
 STEPS = {"MobileNetV3Small 1.0": ("MobileNetV3Small", 1.0), "MobileNetV2 0.35": ("MobileNetV2", 0.35)}
 CSV = Path(__file__).with_suffix(".csv")
 HEADER = ["peer", "images_per_s", "images_per_cpu_s", "ratio to plain", "cpu ratio to plain", "cpus", "turns"]
@@ -80,8 +84,15 @@ def step(builder: str, alpha: float) -> Callable[[], Iterator]:
     return lambda: (model.train_on_batch(*tensors) for _ in itertools.count())
 
 
-def measure(peers: dict[str, Callable[[], Iterator]], turns: int, stretch: int) -> dict[str, list[tuple[float, float]]]:
-    """Pictures per second and per CPU-second of each stretch of batches, all peers in turn."""
+def enlarge(pictures: Path, folder: Path) -> None:
+    """Writes some of the pictures in the size that phones take."""
+    for path in sorted(pictures.glob("*/*.jpg"))[:: len(list(pictures.glob("*/*.jpg"))) // LARGE_PICTURES]:
+        (folder / path.parent.name).mkdir(exist_ok=True)
+        Image.open(path).resize(LARGE, Image.Resampling.BICUBIC).save(folder / path.parent.name / path.name, quality=90)
+
+
+def measure(peers: dict[str, Callable[[], Iterator]], turns: int, stretch: int) -> dict[str, list[float]]:
+    """Median pictures per second and per CPU-second of stretches of batches, all peers in turn."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in peers}
     for turn, (name, begin) in itertools.product(range(turns + 1), peers.items()):  # the first to warm up
         batches = begin()
@@ -93,7 +104,17 @@ def measure(peers: dict[str, Callable[[], Iterator]], turns: int, stretch: int) 
             pictures = stretch * BATCH
             found[name].append((pictures / (time.perf_counter() - wall), pictures / (time.process_time() - cpu)))
         del batches
-    return found
+    return {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
+
+
+def table(found: dict[str, list[float]], plain: str, turns: int) -> list[list]:
+    """Rows of the CSV, with ratios to the peer `plain`."""
+    rows = []
+    for name, values in found.items():
+        ratios = [f"{mine / other:.2f}" for mine, other in zip(values, found[plain], strict=True)]
+        rows.append([name, *(f"{value:.1f}" for value in values), *ratios, os.cpu_count(), turns])
+        print(*rows[-1], sep="\t", flush=True)
+    return rows
 
 
 def main() -> None:
@@ -109,15 +130,12 @@ def main() -> None:
     pipelines |= {f"keras_mobilenets, {name}": ours(folder, name) for name in AUGMENTATIONS}
     peers: dict[str, Callable[[], Iterator]] = {name: functools.partial(iter, one) for name, one in pipelines.items()}
     peers |= {f"training step, {name}": step(*arguments) for name, arguments in STEPS.items()}
-    found = {
-        name: [statistics.median(column) for column in zip(*rows, strict=True)]
-        for name, rows in measure(peers, options.turns, options.stretch).items()
-    }
-    rows = []
-    for name, values in found.items():
-        ratios = [f"{mine / other:.2f}" for mine, other in zip(values, found["plain"], strict=True)]
-        rows.append([name, *(f"{value:.1f}" for value in values), *ratios, os.cpu_count(), options.turns])
-        print(*rows[-1], sep="\t")
+    rows = table(measure(peers, options.turns, options.stretch), "plain", options.turns)
+    with tempfile.TemporaryDirectory() as large:
+        enlarge(folder / "train", Path(large))
+        pipelines = {"plain, 12 megapixels": plain(Path(large)), "keras_mobilenets, 12 megapixels": ours(Path(large))}
+        peers = {name: functools.partial(iter, one) for name, one in pipelines.items()}
+        rows += table(measure(peers, options.turns, LARGE_STRETCH), "plain, 12 megapixels", options.turns)
     with atomic_path(options.output) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
 
