@@ -1,4 +1,4 @@
-"""Run by test_quantization_jax.py with KERAS_BACKEND=jax: trains a quantized model there and saves it."""
+"""Run by test_quantization_jax.py with KERAS_BACKEND=jax or torch: trains a quantized model there and saves it."""
 
 import sys
 from pathlib import Path

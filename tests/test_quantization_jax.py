@@ -1,4 +1,4 @@
-"""Quantization-aware training on JAX, deployment from TensorFlow."""
+"""Quantization-aware training on JAX and torch, deployment from TensorFlow."""
 
 import importlib.util
 import os
@@ -15,11 +15,12 @@ from keras_mobilenets.export.conversion import convert
 from keras_mobilenets.quantization import deployable
 
 
-def test_trained_on_jax_and_deployed_from_tensorflow(tmp_path):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_trained_elsewhere_and_deployed_from_tensorflow(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
     script = Path(__file__).with_name("quantization_jax_script.py")
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, check=False
     )

@@ -94,9 +94,10 @@ def symmetric_range(low: Any, high: Any, bits: int) -> tuple[Any, Any]:
     return -largest * (middle / (middle - 1.0)), largest
 
 
-def straight_through(rounded: Any, inputs: Any, mask: Any = 1.0) -> Any:
-    """The value of `rounded` to the bit, with the gradient of `mask * inputs`."""
-    return ops.stop_gradient(rounded) + ops.stop_gradient(mask) * (inputs - ops.stop_gradient(inputs))
+def straight_through(rounded: Any, inputs: Any, mask: Any | None = None) -> Any:
+    """The value of `rounded` to the bit, with the gradient of `inputs`, where there is a mask of `mask * inputs`."""
+    zero = inputs - ops.stop_gradient(inputs)
+    return ops.stop_gradient(rounded) + (zero if mask is None else ops.stop_gradient(mask) * zero)
 
 
 def kernel_scale(kernel: Any, axes: tuple[int, ...], bits: int = 8) -> Any:
