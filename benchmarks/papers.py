@@ -293,29 +293,27 @@ def markdown(tables: list[Table]) -> str:
         header = [""]
         for quantity in quantities:
             header += [quantity, "printed", "difference"] if quantity in compared else [quantity]
-        explained = any(cell.explanation for cell in table.cells)
-        lines = [header + ["why"] * explained]
-        lines.append(["---", *("---:" for _ in header[1:]), *["---"] * explained])
-        for name, group in itertools.groupby(table.cells, lambda cell: cell.row):
-            row = list(group)
-            entries = [entry for cell in row for entry in shown(cell)]
-            whys = {cell.quantity: cell.explanation for cell in row if cell.explanation}
-            why = "; ".join(f"{quantity}: {text}" if len(whys) > 1 else text for quantity, text in whys.items())
-            lines.append([name, *entries, *[why] * explained])
+        lines = [header, ["---", *("---:" for _ in header[1:])]]
+        notes = list(dict.fromkeys(cell.explanation for cell in table.cells if cell.explanation))
+        for name, row in itertools.groupby(table.cells, lambda cell: cell.row):
+            lines.append([name, *(entry for cell in row for entry in shown(cell, notes))])
         page.writelines(f"| {' | '.join(line)} |\n" for line in lines)
+        page.write("\n" * bool(notes))
+        page.writelines(f"{number}. {note}\n" for number, note in enumerate(notes, 1))
     page.write(PARETO)
     return page.getvalue()
 
 
-def shown(cell: Cell) -> list[str]:
-    """Ours, theirs and the difference; one entry where there is one, or both are words."""
+def shown(cell: Cell, notes: list[str]) -> list[str]:
+    """Ours, theirs and the difference, with the number of what explains it; one entry where both are words."""
+    mark = f" <sup>{notes.index(cell.explanation) + 1}</sup>" if cell.explanation else ""
     if isinstance(cell.ours, str):
         same = cell.ours in ("", cell.theirs)
-        return [cell.theirs if same else f"{cell.ours} (printed: {cell.theirs})"]
+        return [cell.theirs if same else f"{cell.ours} (printed: {cell.theirs}){mark}"]
     ours = f"{cell.ours:.4g}"
     if cell.difference is None:
         return [ours]
-    return [ours, cell.theirs, "0" if abs(cell.difference) < 5e-4 else f"{cell.difference:+.1%}"]
+    return [ours, cell.theirs, ("0" if abs(cell.difference) < 5e-4 else f"{cell.difference:+.1%}") + mark]
 
 
 def main() -> None:
@@ -340,9 +338,9 @@ Written by `python -m benchmarks.papers`, which builds every model, counts it wi
 with what is printed. The same figures are in `benchmarks/papers.csv`.
 
 MAdds are multiply-adds of convolutions and dense layers. Parameters are theirs, without biases and batch normalization:
-that is how the papers count. Where a count is more than 1 % off, "why" says why. Accuracies (top-1, in percent, on
-ImageNet) are quoted as published; none was measured here. "TF-slim" is the table of the checkpoints that the builders'
-weights come from.
+that is how the papers count. What explains a difference of more than 1 % stands below the table, by number. Accuracies
+(top-1, in percent, on ImageNet) are quoted as published; none was measured here. "TF-slim" is the table of the
+checkpoints that the builders' weights come from.
 """
 
 PARETO = """

@@ -27,7 +27,7 @@ PAGES = ROOT / "build" / "docs"  # `docs_dir` in mkdocs.yml
 PARTS = ("applications", "layers", "quantization", "export", "data", "training", "analysis")
 TABLE = re.compile(r"<!-- table: (\S+) (.*?) -->")
 OUTSIDE = re.compile(r"\]\(\.\./([\w./-]+)\)")
-TEXTS = (".py", ".csv", ".md")  # which browsers show as .txt, and download else
+TEXTS = (".py", ".csv", ".md", ".ipynb")  # which browsers show as .txt, and download else
 
 
 def main() -> None:
@@ -44,8 +44,10 @@ def gather() -> None:
     for path in (ROOT / "docs").iterdir():
         if path.suffix == ".md":
             (PAGES / path.name).write_text(filled(path.read_text()))
-        elif path.suffix == ".png":
+        elif path.suffix in (".png", ".css"):
             shutil.copy(path, PAGES)
+    examples = (ROOT / "examples" / "README.md").read_text()
+    (PAGES / "examples.md").write_text(filled(examples.replace("](", "](../examples/")))
     for part in PARTS:
         (PAGES / "reference" / f"{part}.md").write_text(reference(part))
     (PAGES / "reference" / "command-line.md").write_text(command_line())
@@ -60,6 +62,7 @@ def filled(markdown: str) -> str:
         shutil.copy(ROOT / found[1], PAGES / path)
         return f"]({path})"
 
+    markdown = markdown.replace("../examples/README.md", "examples.md")
     return OUTSIDE.sub(copy, TABLE.sub(lambda found: table(found[1], shlex.split(found[2])), markdown))
 
 
@@ -105,7 +108,7 @@ def command_line() -> str:
     names = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     run = typer.testing.CliRunner().invoke
     helps = {name: run(app, [name, "--help"], prog_name="keras-mobilenets").stdout.strip() for name in names}
-    sections = (f"## {name}\n\n```text\n{text}\n```" for name, text in helps.items())
+    sections = (f"## {name}\n\n```\n{text}\n```" for name, text in helps.items())
     return "\n\n".join(["# keras-mobilenets", app.info.help or "", *sections])
 
 

@@ -27,6 +27,7 @@ INSTEAD = {
     "224": "32",
     "160": "32",
     '"MobileNetV2", classes': '"MobileNet", classes',
+    '"MobileNetV2", **network': '"MobileNet", **network',
     "epochs=2": "epochs=1",
 }
 
