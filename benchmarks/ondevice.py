@@ -40,6 +40,14 @@ from keras_mobilenets.export.runner import make_interpreter
 
 OURS, REFERENCE = "keras_mobilenets int8", "keras.applications int8"
 PEAK = "one large convolution"
+DRAWN = {
+    OURS: ("keras_mobilenets, int8", "tab:red"),
+    REFERENCE: ("keras.applications with tf.lite, int8", "tab:green"),
+    "keras.applications float": ("keras.applications with tf.lite, float", "0.75"),
+    "ONNX Runtime int8": ("ONNX Runtime, int8", "tab:blue"),
+    "Google uint8": ("Google's files, uint8", "tab:orange"),
+    "Google int8": ("Google's file, int8", "gold"),
+}
 WARM_UP = 10
 
 
@@ -271,26 +279,24 @@ def measure(architecture: str, files: dict[str, Path], threads: int, rounds: int
 
 
 def plot(path: Path, results: list[Result], threads: int) -> None:
-    """Bars: latency of each peer against keras.applications' int8 file."""
+    """Bars: latency of the integer files, and of the float one, against keras.applications' int8 file."""
     import matplotlib.pyplot as plt
 
     chosen = [one for one in results if one.threads == threads]
     names = list(dict.fromkeys(one.architecture for one in chosen))
-    peers = list(dict.fromkeys(one.peer for one in chosen))
-    figure, axes = plt.subplots(figsize=(11, 4.5), layout="constrained")
-    width = 0.85 / len(peers)
-    for number, peer in enumerate(peers):
+    figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
+    width = 0.85 / len(DRAWN)
+    for number, (peer, (label, color)) in enumerate(DRAWN.items()):
         bars = {one.architecture: one for one in chosen if one.peer == peer}
-        places = [names.index(name) + (number - len(peers) / 2 + 0.5) * width for name in bars]
-        color = "tab:red" if peer == OURS else f"C{number + (number >= 3)}"
-        drawn = axes.bar(places, [one.ratio for one in bars.values()], width, label=peer, color=color)
-        axes.bar_label(drawn, [f"{one.median_ms:.2f}" for one in bars.values()], fontsize=6, rotation=90, padding=2)
-    axes.margins(y=0.1)
-    axes.axhline(1.0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel("latency against keras.applications int8")
-    axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}; milliseconds on the bars; lower is better")
-    axes.legend(fontsize=8, ncols=2)
+        places = [names.index(name) + (number - len(DRAWN) / 2 + 0.5) * width for name in bars]
+        drawn = axes.bar(places, [one.ratio for one in bars.values()], width, label=label, color=color)
+        axes.bar_label(drawn, [f"{one.median_ms:.2f}" for one in bars.values()], fontsize=9, rotation=90, padding=3)
+    axes.margins(y=0.12)
+    axes.axhline(1.0, color="0.6", linewidth=0.8, zorder=0)
+    axes.set_xticks(range(len(names)), names, fontsize=11)
+    axes.set_ylabel("time against keras.applications in int8", fontsize=11)
+    axes.set_title(f"One picture on {threads} thread{'s' * (threads > 1)}: lower is faster; milliseconds on the bars")
+    axes.legend(fontsize=11)
     figure.savefig(path, dpi=130)
 
 
