@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"(?:^ {0,4}|`|&& |/|=\w+ )keras-mobilenets ([a-z][^`\n#]*)", re.MULTILINE)
+COMMAND = re.compile(r"(?:^ {0,4}|`|&& |/|=\w+ |srun )keras-mobilenets ([a-z][^`\n#]*)", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 

@@ -12,11 +12,13 @@ import keras
 import numpy as np
 import pytest
 import typer
+import yaml
 from documents import ROOT, blocks, commands, links, run
 from PIL import Image
 
 from keras_mobilenets import MobileNet
 from keras_mobilenets.cli import app
+from keras_mobilenets.training import devices
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 WITH_COMMANDS = [*PAGES, "README.md", "applications/README.md"]
@@ -70,6 +72,20 @@ def parse(name, arguments):
 def test_commands_parse(page):
     for name, *arguments in commands(page):
         parse(name, arguments)
+
+
+def test_the_kubernetes_job_is_one_of_four_processes():
+    service, job = yaml.safe_load_all(blocks("docs/scaling.md", "yaml")[0])
+    pods = job["spec"]["template"]["spec"]
+    (container,) = pods["containers"]
+    given = {one["name"]: one["value"] for one in container["env"]}
+    for index in range(job["spec"]["completions"]):
+        found = devices.job({**given, "JOB_COMPLETION_INDEX": str(index)})
+        assert found == devices.Job(f"{job['metadata']['name']}-0.{service['metadata']['name']}:12345", 4, index)
+    assert pods["subdomain"] == service["metadata"]["name"] and given["KERAS_BACKEND"] == "jax"
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    name, *arguments = container["command"][1:]
+    parse(name, arguments)
 
 
 def test_wrong_commands_do_not_parse():
