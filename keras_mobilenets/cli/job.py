@@ -61,10 +61,11 @@ def train(folder: Path, settings: Settings) -> None:
         settings: what to do.
     """
     found, on_tensorflow = job(), keras.backend.backend() == "tensorflow"
-    progress.console.quiet = found is not None and found.process > 0
+    first = found is None or found.process == 0
+    progress.console.quiet = not first
     if on_tensorflow or not _is_trained(folder):
         Job(folder, settings).run()
-    if on_tensorflow or progress.console.quiet:
+    if on_tensorflow or not first:
         return
     command = [sys.executable, "-m", "keras_mobilenets.cli", "train", "--resume", "--output", os.fspath(folder)]
     # This process has the GPUs, and their memory.

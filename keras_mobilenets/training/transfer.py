@@ -190,7 +190,7 @@ def _features(
 ) -> tuple[np.ndarray, np.ndarray]:
     features, labels = [], []
     for done, (images, classes) in enumerate(batches, 1):
-        features.append(body.predict_on_batch(images))
+        features.append(body.predict_on_batch(np.asarray(images)))
         labels.append(np.asarray(classes))
         progress(done)
     return np.concatenate(features), np.concatenate(labels)
