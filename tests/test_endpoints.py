@@ -78,7 +78,7 @@ def test_names_sizes_and_layers(builder, include_top, rng):
     x = rng.uniform(0, 1, (1, *SHAPE)).astype("float32")
     named = [inline(model).get_layer(layer).output for _, layer in expected.values()]
     for found, by_layer in zip(answers(model, [taps[n] for n in expected], x), answers(model, named, x), strict=True):
-        np.testing.assert_array_equal(found, by_layer)
+        np.testing.assert_allclose(found, by_layer, atol=1e-6)  # values around 1; a block folds its normalization
 
 
 @pytest.mark.parametrize("wrap", ["functional", "sequential", "twice"])

@@ -14,6 +14,7 @@ from keras_mobilenets import (
     inline,
     make_divisible,
 )
+from keras_mobilenets.layers import Conv2D
 
 
 def flat_names(layer, shape=(16, 16, 16)):
@@ -210,3 +211,58 @@ def test_equal_kernels_do_not_start_equal():
     first.build((None, 8, 8, 16))
     second.build((None, 8, 8, 16))
     assert not np.array_equal(first.weights[-5].numpy(), second.weights[-5].numpy())
+
+
+def operations(function, *shape):
+    """Names of the TensorFlow operations in a traced function of an image."""
+    tensorflow = pytest.importorskip("tensorflow")
+    traced = tensorflow.function(function).get_concrete_function(tensorflow.TensorSpec(shape))
+    return {operation.type for operation in traced.graph.get_operations()}
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1, 8), (4, 2, 1, 8), (1, 1, 1, 8)])
+def test_convolution_equals_keras(shape, rng):
+    ours, theirs = Conv2D(16, 1), keras.layers.Conv2D(16, 1)
+    x = rng.normal(0, 1, shape).astype("float32")
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+    ours.set_weights(weights := [rng.normal(0, 1, w.shape) for w in ours.weights])
+    theirs.set_weights(weights)
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)  # sums of 8 products of order 1, in another order
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on other backends it is Keras' own")
+def test_convolution_of_one_pixel_is_a_product():
+    layer = Conv2D(16, 1)
+    assert "MatMul" in operations(layer, None, 1, 1, 8)
+    assert "Conv2D" in operations(layer, 1, 1, 1, 8)  # what TFLite's converter is given
+    assert "Conv2D" in operations(layer, None, 2, 2, 8)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: InvertedResidual(16, kernel_size=5, se_ratio=0.25, activation="hard_swish"),
+        lambda: DepthwiseSeparableConv(24, strides=2, depth_multiplier=2),
+        lambda: DepthwiseSeparableConv(24, quantization_friendly=True),
+    ],
+)
+def test_normalization_with_fixed_statistics_is_part_of_the_convolution(layer, rng):
+    x = rng.normal(0, 1, (2, 12, 12, 16)).astype("float32")
+    inputs = keras.Input(x.shape[1:])
+    model = keras.Model(inputs, layer()(inputs))
+    model.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in model.weights])
+    flat = inline(model)  # shows every layer, and computes each by itself
+    expected = keras.ops.convert_to_numpy(flat(x))
+    # In float32, through three convolutions of up to 200 products.
+    np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    model.trainable = False
+    np.testing.assert_allclose(model(x, training=True), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on other backends every layer stands alone")
+def test_only_normalization_with_fixed_statistics_is_folded():
+    layer = InvertedResidual(16)
+    layer(np.zeros((1, 8, 8, 16), "float32"))
+    assert "FusedBatchNormV3" not in operations(layer, None, 8, 8, 16)
+    assert "FusedBatchNormV3" in operations(lambda x: layer(x, training=True), None, 8, 8, 16)

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_mobilenets.layers.activations import Activation, activation_layer
 from keras_mobilenets.layers.convolution import Conv2D
@@ -136,10 +137,39 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def run(layers: list[keras.layers.Layer], x: Any, training: bool | None) -> Any:
-    """Applies layers in sequence, with `training` for those that behave differently in it."""
-    for layer in layers:
-        x = layer(x, training=training) if takes_training(layer) else layer(x)
+    """Applies layers in sequence, with `training` for those that behave differently in it.
+
+    Where a normalization has fixed statistics it becomes part of the convolution before it: TensorFlow then computes
+    both, and the ReLU behind them, in one operation.
+    """
+    left = list(layers)
+    while left:
+        layer = left.pop(0)
+        if left and isinstance(left[0], BatchNormalization) and _can_fold(layer, left[0], x, training):
+            x = _folded(layer, left.pop(0), x)
+        else:
+            x = layer(x, training=training) if takes_training(layer) else layer(x)
     return x
+
+
+def _can_fold(layer: Any, norm: BatchNormalization, x: Any, training: bool | None) -> bool:
+    symbolic = isinstance(x, keras.KerasTensor)  # a flat view shows every layer
+    fixed = not (training and norm.trainable)
+    return fixed and not symbolic and layer.compute_dtype == "float32" and keras.backend.backend() == "tensorflow"
+
+
+def _folded(layer: Any, norm: BatchNormalization, x: Any) -> Any:
+    """A convolution without bias, and the normalization of what it gives."""
+    import tensorflow as tf
+
+    scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        kernel = layer.kernel * ops.reshape(scale, (-1, layer.depth_multiplier))
+        geometry = {name: getattr(layer, name) for name in ("strides", "padding", "data_format", "dilation_rate")}
+        x = ops.depthwise_conv(x, kernel, **geometry)
+    else:
+        x = layer.convolution_op(x, layer.kernel * scale)
+    return tf.nn.bias_add(x, norm.beta - norm.moving_mean * scale)
 
 
 def takes_training(layer: keras.layers.Layer) -> bool:

@@ -14,8 +14,9 @@ def inline(model: keras.Model) -> keras.Model:
 
     Every `CompositeLayer` and every nested functional or sequential model, at any depth, is replaced by the layers
     that it applies. These are the same layer objects on the same input tensors: weights are shared and the outputs are
-    equal to the bit. The feature maps inside are best reached with `keras_mobilenets.endpoints`; a layer's own
-    `output` is of the first model that it was part of.
+    equal, in training to the bit; at inference composites fold normalizations into their convolutions on TensorFlow,
+    which rounds differently in the last place. The feature maps inside are best reached with
+    `keras_mobilenets.endpoints`; a layer's own `output` is of the first model that it was part of.
 
     Args:
         model: a functional or sequential model that has been built.
