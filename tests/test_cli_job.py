@@ -1,4 +1,4 @@
-"""`keras-mobilenets train` on JAX, in one process and as a job of two: one run, from the pictures to the `.tflite`."""
+"""`keras-mobilenets train` on JAX, as a job of two processes: one run, from the pictures to the `.tflite`."""
 
 import importlib.util
 import json
