@@ -3,7 +3,7 @@
     python examples/fine_tuning.py
 
 It is trained on 0 to 4; then its body is taken over to 5 to 9, of which there are about 100. Beside it, the same
-network from random weights, for four times the epochs. The pictures lie in one folder for each class, as yours would.
+network from random weights. The pictures lie in one folder for each class, as yours would.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from keras_mobilenets.training import build_classifier, fine_tune, fit
 
 parser = argparse.ArgumentParser()
 parser.add_argument("picture", nargs="?", default="fine_tuning.png")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=20)
 options = parser.parse_args()
 
 digits = load_digits()
@@ -39,8 +39,8 @@ body = keras.Model(pretrained.input, pretrained.get_layer("dropout").input)  # a
 body.save_weights("body.weights.h5")
 tuned = build_classifier(**network, weights="body.weights.h5")
 curves = {
-    "fine-tuned": fine_tune(tuned, high, epochs=options.epochs, learning_rate=2e-3),
-    "from random weights": fit(scratch, high, epochs=4 * options.epochs),
+    "fine-tuned": fine_tune(tuned, high, epochs=options.epochs, learning_rate=3e-3),
+    "from random weights": fit(scratch, high, epochs=options.epochs),
 }
 
 axes = Figure(figsize=(8, 4.5), layout="constrained").subplots()
