@@ -145,6 +145,12 @@ def test_two_processes_train_as_one_and_end_together(pictures, tmp_path):
             {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "4097", "SLURM_STEP_NODELIST": "gpu[03-05,9],x"},
             Job("gpu03:12346", 4, 2),
         ),
+        # A batch script itself, and nodes named by two numbers.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "1", "SLURM_NODELIST": "n1,n2"}, None),
+        (
+            {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "rack[1-2]n[07,9]"},
+            Job("rack1n07:12346", 2, 1),
+        ),
         (
             {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n1,n2"},
             Job("n1:12346", 2, 0),
