@@ -22,6 +22,7 @@ parser.add_argument("picture", nargs="?", default="fine_tuning.png")
 parser.add_argument("--epochs", type=int, default=20)
 options = parser.parse_args()
 
+keras.utils.set_random_seed(0)
 digits = load_digits()
 for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
     if label >= 5 and number >= 700:

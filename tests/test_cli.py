@@ -44,7 +44,7 @@ def call(*arguments):
 
 def start(*arguments, cwd):
     """A process of its own: for what must hold for the whole of it."""
-    command = [sys.executable, "-m", "keras_mobilenets.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "keras_mobilenets", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes)

@@ -35,7 +35,7 @@ pytestmark = [
 
 def start(cwd, **environment):
     """The command that a launcher starts again and again; on JAX."""
-    command = [sys.executable, "-m", "keras_mobilenets.cli", *OPTIONS.split(), "--quantize-epochs", "1", "--resume"]
+    command = [sys.executable, "-m", "keras_mobilenets", *OPTIONS.split(), "--quantize-epochs", "1", "--resume"]
     inherited = {**os.environ, "PYTHONPATH": os.getcwd(), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
     # Half of the time goes into making the program fast.
     jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}

@@ -14,7 +14,7 @@ from keras_mobilenets import (
     inline,
     make_divisible,
 )
-from keras_mobilenets.layers import Conv2D
+from keras_mobilenets.layers.convolution import Conv2D
 
 
 def flat_names(layer, shape=(16, 16, 16)):

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "training": {"layers", "applications"},
     "analysis": {"layers", "applications", "export"},
     "cli": {"layers", "applications", "quantization", "export", "data", "training", "analysis", "serialization"},
+    "__main__": {"cli"},
 }
 
 

@@ -10,7 +10,8 @@ import keras
 
 from keras_mobilenets.applications import common, preprocessing, pretrained
 from keras_mobilenets.applications.common import Activation, Weights
-from keras_mobilenets.layers import Conv2D, DepthwiseSeparableConv
+from keras_mobilenets.layers import DepthwiseSeparableConv
+from keras_mobilenets.layers.convolution import Conv2D
 
 decode_predictions = pretrained.decode_predictions
 

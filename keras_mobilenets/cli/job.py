@@ -67,7 +67,7 @@ def train(folder: Path, settings: Settings) -> None:
         Job(folder, settings).run()
     if on_tensorflow or not first:
         return
-    command = [sys.executable, "-m", "keras_mobilenets.cli", "train", "--resume", "--output", os.fspath(folder)]
+    command = [sys.executable, "-m", "keras_mobilenets", "train", "--resume", "--output", os.fspath(folder)]
     # This process has the GPUs, and their memory.
     environment = {**without_job(), "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     code = subprocess.run(command, env=environment, check=False).returncode

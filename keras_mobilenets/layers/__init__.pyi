@@ -1,7 +1,6 @@
 from .activations import HardSigmoid as HardSigmoid
 from .activations import HardSwish as HardSwish
 from .composite import CompositeLayer as CompositeLayer
-from .convolution import Conv2D as Conv2D
 from .depthwise_separable import DepthwiseSeparableConv as DepthwiseSeparableConv
 from .divisible import make_divisible as make_divisible
 from .flatten import inline as inline

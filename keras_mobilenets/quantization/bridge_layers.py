@@ -10,9 +10,10 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers import BatchNormalization, Conv2D
+from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers import HardSigmoid as Keras3HardSigmoid
 from keras_mobilenets.layers import HardSwish as Keras3HardSwish
+from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.utils import require
 
 tf_keras: Any = require("tf_keras", "tfmot")

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mobilenets.layers import BatchNormalization, Conv2D
+from keras_mobilenets.layers import BatchNormalization
+from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, grid_around, kernel_scale
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers import Conv2D
+from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
 from keras_mobilenets.quantization.graph import Node
 from keras_mobilenets.quantization.grid import grid_around

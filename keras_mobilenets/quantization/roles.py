@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers import Conv2D, HardSigmoid, HardSwish
+from keras_mobilenets.layers import HardSigmoid, HardSwish
+from keras_mobilenets.layers.convolution import Conv2D
 
 _L = keras.layers
 
