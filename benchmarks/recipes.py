@@ -33,7 +33,7 @@ from keras_mobilenets.utils import atomic_path
 
 CSV = Path(__file__).with_suffix(".csv")
 SEEDS = (0, 1, 2)
-HEADER = ["data", "model", "recipe", "epochs", "mean", "spread", *(f"seed {seed}" for seed in SEEDS)]
+HEADER = ["case", "model", "recipe", "epochs", "mean", "spread", *(f"seed {seed}" for seed in SEEDS)]
 TRAINED_ON = 1000
 MARGIN = 1 / 6  # flowers are decoded larger by this share, for random crops
 BATCH_SIZE = 32
@@ -174,7 +174,7 @@ def read() -> dict[tuple[str, ...], dict[str, str]]:
     if not CSV.exists():
         return {}
     with CSV.open() as file:
-        return {(row["data"], row["model"], row["recipe"]): row for row in csv.DictReader(file)}
+        return {(row["case"], row["model"], row["recipe"]): row for row in csv.DictReader(file)}
 
 
 def write(rows: dict[tuple[str, ...], dict[str, str]]) -> None:
@@ -208,7 +208,7 @@ def main() -> None:
         (key, one, recipe, seed) for seed in SEEDS for key, one in MODELS.items() for recipe in one.recipes
     ]  # one seed of everything first
     for done, (key, one, recipe, seed) in enumerate(runs, 1):
-        label = (one.data, f"{one.builder} {one.alpha:g}/{one.size}" + (", ImageNet" if one.weights else ""), recipe)
+        label = (key, f"{one.builder} {one.alpha:g}/{one.size}" + (", ImageNet" if one.weights else ""), recipe)
         row = rows.setdefault(label, dict(zip(HEADER, [*label, str(one.epochs)], strict=False)))
         if row.get(f"seed {seed}"):
             continue
