@@ -23,14 +23,13 @@ parser.add_argument("--epochs", type=int, default=20)
 options = parser.parse_args()
 
 keras.utils.set_random_seed(0)
-digits = load_digits()
-for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+for number, (pixels, label) in enumerate(zip(*load_digits(return_X_y=True), strict=True)):
     if label >= 5 and number >= 700:
         continue
     task, train = ("digits_low", number >= 300) if label < 5 else ("digits_high", number < 200)  # about twenty of each
     folder = Path(task, "train" if train else "val", str(label))
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((pixels * 15.9).astype("uint8")).save(folder / f"{number}.png")
+    Image.fromarray((pixels.reshape(8, 8) * 15.9).astype("uint8")).save(folder / f"{number}.png")
 low, high = (data.load(f"digits_{task}", image_size=32, batch_size=n) for task, n in (("low", 32), ("high", 16)))
 
 network = {"builder": "MobileNet", "classes": 5, "image_size": 32, "alpha": 0.25, "stem_stride": 2}
