@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_mobilenets.layers.activations import Activation, activation_layer
-from keras_mobilenets.layers.convolution import Conv2D
+from keras_mobilenets.layers.convolution import Conv2D, convolve
 from keras_mobilenets.layers.normalization import BatchNormalization
 
 
@@ -163,12 +163,9 @@ def _folded(layer: Any, norm: BatchNormalization, x: Any) -> Any:
     import tensorflow as tf
 
     scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
-        kernel = layer.kernel * ops.reshape(scale, (-1, layer.depth_multiplier))
-        geometry = {name: getattr(layer, name) for name in ("strides", "padding", "data_format", "dilation_rate")}
-        x = ops.depthwise_conv(x, kernel, **geometry)
-    else:
-        x = layer.convolution_op(x, layer.kernel * scale)
+    is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    of_kernel = ops.reshape(scale, (-1, layer.depth_multiplier)) if is_depthwise else scale
+    x = convolve(layer, x, layer.kernel * of_kernel)
     return tf.nn.bias_add(x, norm.beta - norm.moving_mean * scale)
 
 

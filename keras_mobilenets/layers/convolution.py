@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -33,3 +35,11 @@ class Conv2D(keras.layers.Conv2D):
             return super().convolution_op(inputs, kernel)
         products = ops.matmul(ops.squeeze(inputs, (1, 2)), ops.squeeze(kernel, (0, 1)))
         return ops.expand_dims(products, (1, 2))
+
+
+def convolve(layer: keras.layers.Layer, inputs: Any, kernel: Any) -> Any:
+    """What a `Conv2D` or `DepthwiseConv2D` computes with another kernel, without bias and activation."""
+    if not isinstance(layer, keras.layers.DepthwiseConv2D):
+        return layer.convolution_op(inputs, kernel)
+    geometry = {name: getattr(layer, name) for name in ("strides", "padding", "data_format", "dilation_rate")}
+    return ops.depthwise_conv(inputs, kernel, **geometry)

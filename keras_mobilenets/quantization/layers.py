@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_mobilenets.layers import BatchNormalization
-from keras_mobilenets.layers.convolution import Conv2D
+from keras_mobilenets.layers.convolution import Conv2D, convolve
 from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, grid_around, kernel_scale
 
 
@@ -124,7 +124,7 @@ class QuantConv2D(QuantKernel, Conv2D):
     kernel_axes = (0, 1, 2)
 
     def linear(self, inputs, kernel):
-        return self.convolution_op(inputs, kernel)
+        return convolve(self, inputs, kernel)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -146,14 +146,7 @@ class QuantDepthwiseConv2D(QuantKernel, keras.layers.DepthwiseConv2D):
     kernel_axes = (0, 1)
 
     def linear(self, inputs, kernel):
-        return ops.depthwise_conv(
-            inputs,
-            kernel,
-            strides=self.strides,
-            padding=self.padding,
-            data_format=self.data_format,
-            dilation_rate=self.dilation_rate,
-        )
+        return convolve(self, inputs, kernel)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
