@@ -96,6 +96,7 @@ class Pictures:
     def __init__(self, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], size: int, flip: bool):
         self.train, self.size, self.flip = train, size, flip
         self.val = tf.data.Dataset.from_tensor_slices(val).batch(2 * BATCH_SIZE)
+        self.val_count = len(val[1])
         self.classes = int(val[1].max()) + 1
         self.seed = 0
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import inline
+from keras_mobilenets.layers.replicas import processes
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.rewrite import is_quantized
 
@@ -51,9 +52,9 @@ def calibrate(model: keras.Model, data: Any, *, steps: int | None = None, batch_
         layer.reset()
         layer.calibrating = True
     try:
-        if _processes() == 1:
+        if processes() == 1:
             observing.predict(data, batch_size=batch_size, steps=steps, verbose=0)
-        else:  # `predict` gathers its answers, which several processes cannot
+        else:  # all are given the same data; `predict` gathers its answers, which several processes cannot
             for images in _batches(data, steps, batch_size or 32):
                 observing.predict_on_batch(images)
     finally:
@@ -61,15 +62,6 @@ def calibrate(model: keras.Model, data: Any, *, steps: int | None = None, batch_
             layer.calibrating = False
     for layer in quantizers:
         layer.check()
-
-
-def _processes() -> int:
-    """How many processes share the model, all of which are given the same data."""
-    if keras.backend.backend() != "jax":
-        return 1
-    import jax
-
-    return jax.process_count()
 
 
 def _batches(data: Any, steps: int | None, batch_size: int) -> Iterator[np.ndarray]:

@@ -16,8 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.layers.replicas import processes
 from keras_mobilenets.training.compiling import trained_part
-from keras_mobilenets.training.devices import agree, gathered, process, processes
+from keras_mobilenets.training.devices import agree, gathered, process
 from keras_mobilenets.utils import atomic_path, locked
 
 BEST_FILE = "best.json"

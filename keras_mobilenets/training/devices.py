@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import inline
+from keras_mobilenets.layers.replicas import processes
 
 PORT = 12345  # of process 0, where only its host is told
 
@@ -185,11 +186,6 @@ def part() -> None:
     """Ends the job, when all processes have come here or to their end; each is alone from now on."""
     if processes() > 1:
         _jax().distributed.shutdown()
-
-
-def processes() -> int:
-    """How many processes train together."""
-    return 1 if keras.backend.backend() != "jax" else _jax().process_count()
 
 
 def process() -> int:

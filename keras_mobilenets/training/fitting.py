@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from keras_mobilenets.layers.replicas import processes
 from keras_mobilenets.training.checkpoint import Checkpoint
 from keras_mobilenets.training.compiling import compile_model, trained_part
-from keras_mobilenets.training.devices import process, processes, replicas, whole_batches
+from keras_mobilenets.training.devices import process, replicas, whole_batches
 from keras_mobilenets.training.distillation import distiller
 from keras_mobilenets.training.recipes import Recipe
 from keras_mobilenets.training.recipes import recipe as named
