@@ -9,29 +9,13 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
+from runs import RUN_FILES, write_colours
 from typer.testing import CliRunner
 
 from keras_mobilenets.cli import app
 
 TENSORBOARD = ["--tensorboard"] if importlib.util.find_spec("tensorboard") else []
-RUN_FILES = {
-    "float.keras",
-    "qat.keras",
-    "model.tflite",
-    "labels.txt",
-    "metrics.json",
-    "curves.png",
-    "report.html",
-    "run.json",
-    "history-float.json",
-    "history-quantized.json",
-    "log.jsonl",
-    ".lock",
-    *(["tensorboard"] if TENSORBOARD else []),
-}
 SHORT = ("--alpha", "0.25", "--epochs", "2", "--quantize-epochs", "1", "--batch-size", "16", "--image-size", "16")
 
 
@@ -53,13 +37,7 @@ def start(*arguments, cwd):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Two classes that differ in colour, and a file that is no picture."""
-    folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (folder / name).mkdir()
-        for index in range(20):
-            pixels = random.integers(100 * label, 100 * label + 120, (24, 24, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    folder = write_colours(tmp_path_factory.mktemp("pictures"), 20, size=24, apart=100)
     (folder / "dark" / "page.jpg").write_text("<html>")
     return folder
 
@@ -75,7 +53,7 @@ def run(pictures, tmp_path_factory):
 
 def test_a_run_leaves_models_metrics_and_a_report(run):
     folder, output = run
-    assert {path.name for path in folder.iterdir()} == RUN_FILES
+    assert {path.name for path in folder.iterdir()} == RUN_FILES | {name.removeprefix("--") for name in TENSORBOARD}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["data"]["train"], metrics["data"]["held_out"]) == (32, 8)
     assert len(metrics["data"]["broken"]) == 1 and "page.jpg" in output

@@ -9,23 +9,10 @@ import subprocess
 import sys
 
 import pytest
+from runs import RUN_FILES
 
 BOUND = 180  # seconds in which both end, on a machine that does much else
 OPTIONS = "train --data digits --model MobileNet --alpha 0.25 --image-size 16 --batch-size 128 --epochs 2 --seed 1"
-RUN_FILES = {
-    "float.keras",
-    "qat.keras",
-    "model.tflite",
-    "labels.txt",
-    "metrics.json",
-    "curves.png",
-    "report.html",
-    "run.json",
-    "history-float.json",
-    "history-quantized.json",
-    "log.jsonl",
-    ".lock",
-}
 
 pytestmark = [
     pytest.mark.slow,

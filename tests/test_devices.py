@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from runs import write_colours
 
 from keras_mobilenets.training import job
 from keras_mobilenets.training.devices import Job
@@ -25,14 +25,7 @@ BOUND = 60  # seconds in which the others of a killed process end, on a slow mac
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Two classes that differ in colour: 42 pictures to train on in 5 steps of 8, 10 held out, the last 2 a batch."""
-    folder = tmp_path_factory.mktemp("colours")
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (folder / name).mkdir()
-        for index in range(26):
-            pixels = random.integers(40 * label, 40 * label + 120, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
-    return folder
+    return write_colours(tmp_path_factory.mktemp("colours"), 26)
 
 
 def start(*arguments, backend="jax", **environment):

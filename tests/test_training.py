@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from runs import write_colours
 
 from keras_mobilenets.applications import MobileNetV2
 from keras_mobilenets.data import load
@@ -30,13 +30,7 @@ EPOCHS = 4
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Two classes that differ in colour; 16 pictures to train on, 4 held out."""
-    folder = tmp_path_factory.mktemp("colours")
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (folder / name).mkdir()
-        for index in range(10):
-            pixels = random.integers(100 * label, 100 * label + 120, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    folder = write_colours(tmp_path_factory.mktemp("colours"), 10, apart=100)
     return load(folder, image_size=16, batch_size=4)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from runs import write_colours
 
 KILLS = 20
 
@@ -20,14 +20,7 @@ KILLS = 20
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Two classes that differ in colour: 48 pictures to train on in 12 steps, 12 held out."""
-    folder = tmp_path_factory.mktemp("colours")
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (folder / name).mkdir()
-        for index in range(30):
-            pixels = random.integers(40 * label, 40 * label + 120, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
-    return folder
+    return write_colours(tmp_path_factory.mktemp("colours"), 30)
 
 
 def weights(path):

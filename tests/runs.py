@@ -1,0 +1,31 @@
+"""What several tests of training runs need: the pictures that go in, and the files that come out."""
+
+import numpy as np
+from PIL import Image
+
+RUN_FILES = {
+    "float.keras",
+    "qat.keras",
+    "model.tflite",
+    "labels.txt",
+    "metrics.json",
+    "curves.png",
+    "report.html",
+    "run.json",
+    "history-float.json",
+    "history-quantized.json",
+    "log.jsonl",
+    ".lock",
+}
+"""What `keras-mobilenets train` leaves in its folder."""
+
+
+def write_colours(folder, count, *, size=16, apart=40):
+    """So many pictures of each of two classes, the second lighter by `apart`."""
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (folder / name).mkdir()
+        for index in range(count):
+            pixels = random.integers(apart * label, apart * label + 120, (size, size, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
