@@ -22,8 +22,9 @@ import keras
 import numpy as np
 
 from keras_mobilenets.data import ImageData, load
-from keras_mobilenets.export import TFLiteModel, export_tflite
+from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
+from keras_mobilenets.tflite import TFLiteModel
 from keras_mobilenets.training import build_classifier, fit, fit_head, freeze_normalization
 
 CALIBRATION_STEPS = 16

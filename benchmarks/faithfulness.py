@@ -28,10 +28,11 @@ import numpy as np
 
 import keras_mobilenets as km
 from keras_mobilenets.data.images import read_image
-from keras_mobilenets.export import TFLiteModel, integer_model
-from keras_mobilenets.export.graph import schema, unpack
 from keras_mobilenets.export.samples import normalization_of
-from keras_mobilenets.export.slimming import pack
+from keras_mobilenets.integer import integer_model
+from keras_mobilenets.tflite import TFLiteModel
+from keras_mobilenets.tflite.edit.slim import pack
+from keras_mobilenets.tflite.file import schema, unpack
 from keras_mobilenets.utils import atomic_path
 
 CSV = Path(__file__).with_suffix(".csv")

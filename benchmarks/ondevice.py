@@ -35,8 +35,9 @@ import keras
 import numpy as np
 
 import keras_mobilenets as km
-from keras_mobilenets.export import audit, export_onnx, export_tflite
-from keras_mobilenets.export.runner import make_interpreter
+from keras_mobilenets.export import export_onnx, export_tflite
+from keras_mobilenets.tflite import audit
+from keras_mobilenets.tflite.runner import make_interpreter
 
 OURS, REFERENCE = "keras_mobilenets int8", "keras.applications int8"
 PEAK = "one large convolution"

@@ -32,7 +32,8 @@ import numpy as np
 import keras_mobilenets as km
 from keras_mobilenets.cli import app
 from keras_mobilenets.data import read_image
-from keras_mobilenets.export import TFLiteModel, from_tflite
+from keras_mobilenets.interop import from_tflite
+from keras_mobilenets.tflite import TFLiteModel
 from keras_mobilenets.utils import atomic_path
 
 CSV = Path(__file__).with_suffix(".csv")

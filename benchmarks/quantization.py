@@ -42,9 +42,10 @@ import tensorflow as tf
 import keras_mobilenets as km
 from keras_mobilenets.data import ImageData, load
 from keras_mobilenets.data.images import read_image
-from keras_mobilenets.export import TFLiteModel, export_tflite
+from keras_mobilenets.export import export_tflite
 from keras_mobilenets.export.samples import normalization_of
-from keras_mobilenets.quantization import tfmot_annotate, to_tf_keras
+from keras_mobilenets.interop import tfmot_annotate, to_tf_keras
+from keras_mobilenets.tflite import TFLiteModel
 from keras_mobilenets.training import build_classifier, fit, fit_head, freeze_normalization
 
 CSV = Path(__file__).with_suffix(".csv")

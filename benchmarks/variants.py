@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.ondevice import WARM_UP, Architecture, ours, runner
 from keras_mobilenets.analysis.choice import MEASUREMENTS
 from keras_mobilenets.applications.variants import VARIANTS, Variant
-from keras_mobilenets.export.arena import arena_bytes
-from keras_mobilenets.export.graph import read_tflite
+from keras_mobilenets.tflite.arena import arena_bytes
+from keras_mobilenets.tflite.file import read_tflite
 from keras_mobilenets.utils import atomic_path
 
 

@@ -24,7 +24,10 @@ from statistics import fmean
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_mobilenets"
 PAGES = ROOT / "build" / "docs"  # `docs_dir` in mkdocs.yml
-PARTS = ("applications", "layers", "quantization", "export", "data", "training", "analysis")
+PARTS = (
+    *("applications", "layers", "quantization", "integer", "export", "tflite", "interop"),
+    *("data", "training", "diagnosis", "analysis"),
+)
 TABLE = re.compile(r"<!-- table: (\S+) (.*?) -->")
 OUTSIDE = re.compile(r"\]\(\.\./([\w./-]+)\)")
 TEXTS = (".py", ".csv", ".md", ".ipynb")  # which browsers show as .txt, and download else

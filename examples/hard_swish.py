@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_mobilenets import HardSigmoid, HardSwish, export_tflite
-from keras_mobilenets.export import TFLiteModel
+from keras_mobilenets.tflite import TFLiteModel
 
 maps = np.random.default_rng(0).normal(0, 3, (1, 56, 56, 64)).astype("float32")
 

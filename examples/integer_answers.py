@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 from keras_mobilenets import MobileNet, calibrate, export_tflite, inline, quantize_model
-from keras_mobilenets.export import TFLiteModel, integer_model
+from keras_mobilenets.integer import integer_model
+from keras_mobilenets.tflite import TFLiteModel
 
 pixels = np.repeat(load_digits().images[:64, :, :, None] / 16 * 255, 3, axis=-1)
 pixels = np.asarray(keras.ops.image.resize(pixels, (32, 32))).astype("uint8")

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from tensorflow_model_optimization.sparsity import keras as sparsity
 
 from keras_mobilenets import data, export, inline, quantize_model
-from keras_mobilenets.quantization import KeepZeros, from_tf_keras, to_tf_keras
+from keras_mobilenets.interop import from_tf_keras, to_tf_keras
+from keras_mobilenets.quantization import KeepZeros
 from keras_mobilenets.training import build_classifier, fit
 
 parser = argparse.ArgumentParser()

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from keras_mobilenets import export_tflite
 from keras_mobilenets.analysis import profile
-from keras_mobilenets.export import TFLiteModel
+from keras_mobilenets.tflite import TFLiteModel
 
 maps = np.random.default_rng(0).normal(size=(1, 7, 7, 160)).astype("float32")
 

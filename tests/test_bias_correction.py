@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from export_models import images, tiny
 
-from keras_mobilenets.export.bias_correction import channel_means, correct_biases
 from keras_mobilenets.quantization import calibrate, quantize_model, strip_quantization
+from keras_mobilenets.quantization.bias_correction import channel_means, correct_biases
 
 
 def test_channels_of_a_quantized_model_have_the_means_of_the_float_one():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_mobilenets import MobileNetV2
-from keras_mobilenets.export import TFLiteModel, audit
+from keras_mobilenets.tflite import TFLiteModel, audit
 
 PROGRAM = Path(__file__).parent.parent / "applications" / "classify.py"
 

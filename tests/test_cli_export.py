@@ -16,10 +16,11 @@ from keras_mobilenets.applications import pretrained
 from keras_mobilenets.cli import app
 from keras_mobilenets.cli.request import InputDtype, Precision, Target
 from keras_mobilenets.data import read_image
-from keras_mobilenets.export import TFLiteModel, audit, export_tflite
+from keras_mobilenets.export import export_tflite
 from keras_mobilenets.export.conversion import INPUT_DTYPES
-from keras_mobilenets.export.schemes import SCHEMES
-from keras_mobilenets.quantization.rewriter import TARGETS
+from keras_mobilenets.export.precisions import SCHEMES
+from keras_mobilenets.quantization.twin import TARGETS
+from keras_mobilenets.tflite import TFLiteModel, audit
 
 TINY = ("--alpha", "0.25", "--image-size", "32")
 ONE_LINE = "MobileNet_0.25_32_int8.tflite"
@@ -119,7 +120,7 @@ def test_options_reach_the_file(saved, pictures, tmp_path, somewhere):
 
 
 def _tensors(path):
-    from keras_mobilenets.export import read_tflite
+    from keras_mobilenets.tflite import read_tflite
 
     return read_tflite(path).graph.tensors
 

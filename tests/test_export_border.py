@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from export_models import SIZE, images, tiny
 
-from keras_mobilenets.export import TFLiteModel, audit, export_tflite, read_tflite
-from keras_mobilenets.export.border import with_plain_border
+from keras_mobilenets.export import export_tflite
 from keras_mobilenets.export.conversion import convert
-from keras_mobilenets.export.graph import unpack
-from keras_mobilenets.export.slimming import pack, slim
 from keras_mobilenets.quantization import calibrate, deployable, quantize_model
+from keras_mobilenets.tflite import TFLiteModel, audit, read_tflite
+from keras_mobilenets.tflite.edit.pixels import with_plain_border
+from keras_mobilenets.tflite.edit.slim import pack, slim
+from keras_mobilenets.tflite.file import unpack
 
 
 @pytest.fixture(scope="module", params=[(-1.0, 1.0), (0.0, 1.0), (-0.2, 1.0)], ids=["[-1,1]", "[0,1]", "[-.2,1]"])

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from export_models import CLASSES, SIZE, images, tiny
 
-from keras_mobilenets.export import TFLiteModel, audit, export_tflite, metadata, read_tflite
-from keras_mobilenets.export.arena import arena_bytes
-from keras_mobilenets.export.graph import Graph, Operator, Tensor
-from keras_mobilenets.export.metadata import Normalization
-from keras_mobilenets.export.slimming import slim
+from keras_mobilenets.export import export_tflite
+from keras_mobilenets.tflite import TFLiteModel, audit, metadata, read_tflite
+from keras_mobilenets.tflite.arena import arena_bytes
+from keras_mobilenets.tflite.edit.slim import slim
+from keras_mobilenets.tflite.file import Graph, Operator, Tensor
+from keras_mobilenets.tflite.metadata import Normalization
 
 LABELS = [f"class {number}" for number in range(CLASSES)]
 NOTHING = np.zeros(0, np.float32)
@@ -53,7 +54,7 @@ def test_foreign_files_are_refused(tmp_path):
 def test_reading_and_running_need_no_tensorflow(path):
     """`keras-mobilenets predict` on a small computer."""
     program = (
-        "import sys, numpy as np; from keras_mobilenets.export import TFLiteModel, audit;"
+        "import sys, numpy as np; from keras_mobilenets.tflite import TFLiteModel, audit;"
         f"audit({str(path)!r}); TFLiteModel({str(path)!r}).predict(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8));"
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
@@ -102,7 +103,7 @@ def test_slim_file_answers_as_the_whole_one(delegate):
 
 
 def test_constants_are_aligned_and_shared(path):
-    from keras_mobilenets.export.graph import schema
+    from keras_mobilenets.tflite.file import schema
 
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     contents = []

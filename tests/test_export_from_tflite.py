@@ -11,12 +11,14 @@ from export_models import images, tiny
 
 from keras_mobilenets import MobileNet, MobileNetV2
 from keras_mobilenets.data import read_image
-from keras_mobilenets.export import TFLiteModel, export_tflite, from_tflite, read_tflite
-from keras_mobilenets.export.bias_correction import channel_means
-from keras_mobilenets.export.graph import unpack
-from keras_mobilenets.export.slimming import pack
+from keras_mobilenets.export import export_tflite
+from keras_mobilenets.interop import from_tflite
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
+from keras_mobilenets.quantization.bias_correction import channel_means
+from keras_mobilenets.tflite import TFLiteModel, read_tflite
+from keras_mobilenets.tflite.edit.slim import pack
+from keras_mobilenets.tflite.file import unpack
 
 SIZE = 32
 CLASSES = 7
@@ -54,7 +56,7 @@ def folded(model) -> list[tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture
 def uncorrected(monkeypatch):
     """The biases stay those of the file."""
-    monkeypatch.setattr(importlib.import_module("keras_mobilenets.export.from_tflite"), "correct_biases", print)
+    monkeypatch.setattr(importlib.import_module("keras_mobilenets.interop.from_tflite"), "correct_biases", print)
 
 
 @pytest.mark.parametrize("measured", [False, True])
@@ -84,7 +86,8 @@ def test_images_give_channels_the_means_of_the_file(exported):
     _, path = exported
     content, kernels = path.read_bytes(), ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     outputs = [one.outputs[0] for one in read_tflite(path).graph.operators if one.name in kernels]
-    wanted = importlib.import_module("keras_mobilenets.export.from_tflite")._means_in_file(content, outputs, images(64))
+    module = importlib.import_module("keras_mobilenets.interop.from_tflite")
+    wanted = module._means_in_file(content, outputs, images(64))
     errors = []
     for model in (from_tflite(path, images=images(64)), from_tflite(path)):
         # V2's last layer has its softmax inside: there are no means in front of it, and its bias stays.

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from export_models import CLASSES, SIZE, images, tiny
 
-from keras_mobilenets.export import TFLiteModel, export_tflite, read_tflite
+from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
+from keras_mobilenets.tflite import TFLiteModel, read_tflite
 
 LABELS = [f"class {number}" for number in range(CLASSES)]
 

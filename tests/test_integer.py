@@ -13,8 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_mobilenets as km
-from keras_mobilenets.export import integer_model
-from keras_mobilenets.export.integer import split_channels
+from keras_mobilenets.integer import integer_model
+from keras_mobilenets.integer.model import split_channels
 
 SIZE = 64
 FAMILIES = {
@@ -149,7 +149,7 @@ def test_jax_computes_the_same(exported, tmp_path):
     pytest.importorskip("jax")
     np.save(tmp_path / "images.npy", pixels(4))
     code = (
-        "import sys, numpy as np; from keras_mobilenets.export import integer_model\n"
+        "import sys, numpy as np; from keras_mobilenets.integer import integer_model\n"
         "images, answers = sys.argv[2:]\n"
         "np.save(answers, integer_model(sys.argv[1]).predict(np.load(images), verbose=0))"
     )

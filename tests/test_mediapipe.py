@@ -16,7 +16,8 @@ from PIL import Image
 
 from keras_mobilenets import MobileNet
 from keras_mobilenets.data import read_image
-from keras_mobilenets.export import TFLiteModel, export_tflite
+from keras_mobilenets.export import export_tflite
+from keras_mobilenets.tflite import TFLiteModel
 
 INTERPRETER = "KERAS_MOBILENETS_MEDIAPIPE_PYTHON"
 SIZE = 128

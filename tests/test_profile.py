@@ -22,9 +22,9 @@ from keras_mobilenets.analysis import (
 )
 from keras_mobilenets.applications import MobileNetV3Large
 from keras_mobilenets.cli import app
-from keras_mobilenets.export import audit
 from keras_mobilenets.layers import DepthwiseSeparableConv, InvertedResidual, SqueezeExcite, inline
 from keras_mobilenets.quantization import quantize_model
+from keras_mobilenets.tflite import audit
 
 BUILDERS = {b.__name__: b for b in (MobileNet, MobileNetV2, MobileNetV3Small, MobileNetV3Large)}
 SMALL = {

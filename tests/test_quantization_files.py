@@ -8,11 +8,7 @@ import pytest
 from keras import layers as L
 
 import keras_mobilenets as km
-from keras_mobilenets.export import TFLiteModel, audit
 from keras_mobilenets.export.conversion import convert
-from keras_mobilenets.export.graph import read_tflite, unpack
-from keras_mobilenets.export.runner import make_interpreter
-from keras_mobilenets.export.slimming import pack
 from keras_mobilenets.quantization import (
     FakeQuant,
     QuantizeConfig,
@@ -21,6 +17,10 @@ from keras_mobilenets.quantization import (
     quantize_model,
 )
 from keras_mobilenets.quantization.deploy import ConstantFakeQuant
+from keras_mobilenets.tflite import TFLiteModel, audit
+from keras_mobilenets.tflite.edit.slim import pack
+from keras_mobilenets.tflite.file import read_tflite, unpack
+from keras_mobilenets.tflite.runner import make_interpreter
 
 HEIGHT, WIDTH = 48, 32
 SHAPE = (HEIGHT, WIDTH, 3)

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mobilenets.export import audit
 from keras_mobilenets.export.conversion import convert
 from keras_mobilenets.quantization import deployable
+from keras_mobilenets.tflite import audit
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

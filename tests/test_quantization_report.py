@@ -13,11 +13,11 @@ from rich.console import Console
 
 import keras_mobilenets as km
 from keras_mobilenets import quantization_report
-from keras_mobilenets.export import TFLiteModel
+from keras_mobilenets.diagnosis.matching import FileSimulation
+from keras_mobilenets.diagnosis.simulation import Simulation
 from keras_mobilenets.export.conversion import convert
-from keras_mobilenets.export.rounding import Simulation
-from keras_mobilenets.export.rounding_file import FileSimulation
 from keras_mobilenets.quantization import QuantizeConfig, calibrate, deployable, quantize_model
+from keras_mobilenets.tflite import TFLiteModel
 
 SHAPE = (32, 32, 3)
 

@@ -35,7 +35,7 @@ def test_code_blocks_run(imagenet_cache, tmp_path, monkeypatch):
     assert run("README.md", names) == 3
     report = names["report"]
     assert report.audit.is_integer
-    assert keras_mobilenets.export.TFLiteModel("flowers.tflite").labels[0] == "daisy"
+    assert keras_mobilenets.tflite.TFLiteModel("flowers.tflite").labels[0] == "daisy"
 
 
 def test_ci_runs_the_readmes_command():

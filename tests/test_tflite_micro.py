@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_mobilenets import MobileNet, export_tflite
-from keras_mobilenets.export import integer_model
+from keras_mobilenets.integer import integer_model
 
 PROGRAM = """
 import numpy as np

@@ -22,8 +22,9 @@ from keras_mobilenets import (
     inline,
     quantize_model,
 )
-from keras_mobilenets.export import audit
-from keras_mobilenets.quantization import KeepZeros, from_tf_keras, tfmot_annotate, to_tf_keras
+from keras_mobilenets.interop import from_tf_keras, tfmot_annotate, to_tf_keras
+from keras_mobilenets.quantization import KeepZeros
+from keras_mobilenets.tflite import audit
 
 SMALL = {"input_shape": (32, 32, 3), "weights": None, "classes": 5}
 SPARSITY = 0.75
@@ -176,9 +177,9 @@ def test_weights_of_other_shapes_are_refused_before_any_is_set():
 
 def test_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tf_keras", None)
-    monkeypatch.delitem(sys.modules, "keras_mobilenets.quantization.bridge_layers")
+    monkeypatch.delitem(sys.modules, "keras_mobilenets.interop.tfmot.layers")
     with pytest.raises(ImportError, match=re.escape("pip install 'keras_mobilenets[tfmot]'")):
-        importlib.import_module("keras_mobilenets.quantization.bridge_layers")
+        importlib.import_module("keras_mobilenets.interop.tfmot.layers")
 
 
 @pytest.fixture

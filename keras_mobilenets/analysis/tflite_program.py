@@ -14,9 +14,9 @@ from keras_mobilenets.analysis.program import (
     kind_by_shape,
     with_kinds_of_use,
 )
-from keras_mobilenets.export import read_tflite
-from keras_mobilenets.export.auditing import multiply_adds
-from keras_mobilenets.export.graph import Graph, Operator, Tensor
+from keras_mobilenets.tflite import read_tflite
+from keras_mobilenets.tflite.audit import multiply_adds
+from keras_mobilenets.tflite.file import Graph, Operator, Tensor
 
 POOLINGS = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN", "REDUCE_MAX")
 WITH_KERNEL = {

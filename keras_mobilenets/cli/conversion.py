@@ -17,10 +17,11 @@ from keras_mobilenets.cli.models import load_keras, saved_labels
 from keras_mobilenets.cli.request import Request
 from keras_mobilenets.data import load as load_data
 from keras_mobilenets.data.images import BrokenImage, read_image
-from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite, quantization_report
+from keras_mobilenets.diagnosis import quantization_report
+from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
 from keras_mobilenets.export.conversion import image_shape, require_tensorflow
+from keras_mobilenets.export.precisions import post_training_quantized
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, normalization_of, take_images
-from keras_mobilenets.export.schemes import post_training_quantized
 from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
 from keras_mobilenets.training import fit, freeze_normalization
 

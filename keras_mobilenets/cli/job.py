@@ -25,9 +25,10 @@ from keras_mobilenets.cli.errors import quiet
 from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
-from keras_mobilenets.export import audit, export_tflite
+from keras_mobilenets.export import export_tflite
 from keras_mobilenets.export.samples import normalization_of
 from keras_mobilenets.quantization import calibrate, quantize_model
+from keras_mobilenets.tflite import audit
 from keras_mobilenets.training import (
     RECIPES,
     Checkpoint,

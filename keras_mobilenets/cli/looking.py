@@ -95,7 +95,7 @@ def profile(model: str, *, alpha: float, image_size: int, minimalistic: bool, pl
 
     path = Path(model)
     if path.suffix == ".tflite":
-        from keras_mobilenets.export import audit
+        from keras_mobilenets.tflite import audit
 
         result, found = profile(path), audit(path)
         _show(result, as_json, {"audit": found.to_dict()})

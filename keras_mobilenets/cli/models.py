@@ -96,7 +96,7 @@ def saved_labels(path: Path) -> list[str] | None:
 
 def tflite_classifier(file: Path | bytes, labels: list[str] | None = None) -> Classifier:
     """A classifier out of a `.tflite` file, or out of its content."""
-    from keras_mobilenets.export import TFLiteModel
+    from keras_mobilenets.tflite import TFLiteModel
 
     with quiet():
         model = TFLiteModel(file)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_mobilenets.cli.evaluation import Comparison
 from keras_mobilenets.data.images import EDGE_TO_EDGE
-from keras_mobilenets.export.page import data_uri, png, render
+from keras_mobilenets.pages import data_uri, png, render
 from keras_mobilenets.utils import atomic_path, require
 
 CURVES_FILE = "curves.png"
@@ -38,7 +38,7 @@ def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
     """
     history = metrics["history"]
     page = render(
-        Path(__file__).parent / REPORT_FILE,
+        REPORT_FILE,
         m=metrics,
         titles=TITLES,
         curves={title: data_uri(draw_curves(history, [key])) for key, title in CURVES.items()},

@@ -1,14 +1,6 @@
-from .auditing import Audit as Audit
-from .auditing import audit as audit
-from .from_tflite import from_tflite as from_tflite
-from .graph import read_tflite as read_tflite
-from .integer import integer_model as integer_model
-from .layer_reports import QuantizationReport as QuantizationReport
-from .layer_reports import quantization_report as quantization_report
 from .onnx import export_onnx as export_onnx
 from .parity import Parity as Parity
 from .report import ExportReport as ExportReport
 from .report import ServingReport as ServingReport
-from .runner import TFLiteModel as TFLiteModel
 from .saved_model import export_saved_model as export_saved_model
 from .tflite import export_tflite as export_tflite

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mobilenets.export.graph import read_tflite
-from keras_mobilenets.export.runner import TFLiteModel
+from keras_mobilenets.tflite.file import read_tflite
+from keras_mobilenets.tflite.runner import TFLiteModel
 
 FLOAT_TOLERANCE = 1e-3  # of the largest output; float32 kernels differ by rounding, which stays far below that
 

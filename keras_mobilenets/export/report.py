@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from keras_mobilenets.export.auditing import Audit, two_columns
 from keras_mobilenets.export.parity import Parity
+from keras_mobilenets.tflite.audit import Audit, two_columns
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mobilenets.export.metadata import Normalization
 from keras_mobilenets.quantization import InputQuant
+from keras_mobilenets.tflite.metadata import Normalization
 
 IMAGENET_STYLE = Normalization((127.5,), (127.5,))
 """Pixels to [-1, 1]: what `preprocess_input` of MobileNet and MobileNetV2 does."""

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from keras_mobilenets.export import conversion, parity
-from keras_mobilenets.export.metadata import Normalization
 from keras_mobilenets.export.report import ServingReport
 from keras_mobilenets.export.samples import Images, given_normalization
+from keras_mobilenets.tflite.metadata import Normalization
 from keras_mobilenets.utils import atomic_path
 
 CROP_FRACTION = 0.875  # of the largest centred part with the model's proportions, as MobileNets are evaluated

@@ -9,13 +9,15 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.export import conversion, metadata, parity, schemes
-from keras_mobilenets.export.auditing import audit
-from keras_mobilenets.export.graph import read_tflite
-from keras_mobilenets.export.metadata import Normalization
+from keras_mobilenets.export import conversion, parity
+from keras_mobilenets.export import precisions as schemes
 from keras_mobilenets.export.report import ExportReport
 from keras_mobilenets.export.samples import Images, given_normalization, grid_of
-from keras_mobilenets.export.slimming import slim
+from keras_mobilenets.tflite import metadata
+from keras_mobilenets.tflite.audit import audit
+from keras_mobilenets.tflite.edit.slim import slim
+from keras_mobilenets.tflite.file import read_tflite
+from keras_mobilenets.tflite.metadata import Normalization
 from keras_mobilenets.utils import atomic_path
 
 

@@ -7,16 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.quantization.config import QuantWeights
 from keras_mobilenets.quantization.fold import Factors, folded_weights, is_kernel, is_norm
-from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
+from keras_mobilenets.quantization.quantize import is_quantized
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
-from keras_mobilenets.quantization.rewrite import is_quantized
-from keras_mobilenets.quantization.rewriter import TARGETS, UNFUSED_HARD_SWISH
 from keras_mobilenets.quantization.roles import Role, role_of
+from keras_mobilenets.quantization.twin import TARGETS, UNFUSED_HARD_SWISH
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import HardSwish
-from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.lower import is_relu
 from keras_mobilenets.quantization.quantizers import FakeQuant

@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import HardSigmoid, HardSwish
-from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.roles import KERNEL_LAYERS
 
 _ACTIVATIONS = {

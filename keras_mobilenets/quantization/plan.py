@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import keras
 
+from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.quantization.config import QuantizeConfig
-from keras_mobilenets.quantization.graph import Graph, Node
 from keras_mobilenets.quantization.lower import is_relu
 from keras_mobilenets.quantization.roles import Role, role_of
 

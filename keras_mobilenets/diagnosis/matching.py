@@ -1,0 +1,202 @@
+"""Finds the operations of a float model in an integer `.tflite` file, by their kernels and their order."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+
+from keras_mobilenets.diagnosis.simulation import Grid, Simulation, Site, as_array
+from keras_mobilenets.graph import Node
+from keras_mobilenets.layers import HardSwish
+from keras_mobilenets.quantization import FakeQuant, is_quantized, quantize_model
+from keras_mobilenets.quantization.layers import QuantKernel
+from keras_mobilenets.tflite.edit.slim import pack
+from keras_mobilenets.tflite.file import Operator, Tensor, read_tflite, unpack
+from keras_mobilenets.tflite.runner import TFLiteModel, make_interpreter
+
+KERNEL_OPERATIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+"""Each with the axis of its kernel that counts the output channels."""
+SAME_KERNEL = 0.7
+"""Least mean cosine between a kernel and its integers: 4 bits still give .99, two random 3 x 3 kernels .3."""
+FACTORS = (1.0, 6.0, 36.0)
+"""How many times larger a value may be in the file than in the model: see `quantization.fold.Factors`."""
+TINY = 1e-30
+
+_L = keras.layers
+_OPERATIONS: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (_L.Add, ("ADD",)),
+    (_L.Subtract, ("SUB",)),
+    (_L.Multiply, ("MUL",)),
+    (HardSwish, ("HARD_SWISH", "MUL")),
+    (_L.GlobalAveragePooling2D, ("MEAN", "AVERAGE_POOL_2D", "SUM")),
+    (_L.AveragePooling2D, ("AVERAGE_POOL_2D",)),
+    (_L.UpSampling2D, ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")),
+    (_L.Softmax, ("SOFTMAX",)),
+    (_L.Activation, ("LOGISTIC", "TANH")),
+    (_L.Concatenate, ("CONCATENATION",)),
+    (_L.ReLU, ("RELU", "RELU6")),
+)
+
+
+class FileSimulation(Simulation):
+    """A float model with the kernels and ranges of a `.tflite` file.
+
+    Args:
+        model: the float model, or the quantized one, that the file was made from.
+        content: of the file.
+        images: a few of them, as the model takes them.
+
+    Attributes:
+        tensors: the file's tensor for each operation that was found in it.
+        factors: how many times larger than in the model each of them is.
+
+    Raises:
+        ValueError: the file has no layer of the model.
+    """
+
+    def __init__(self, model: keras.Model, content: bytes, images: np.ndarray):
+        self.file = read_tflite(content).graph
+        operations = {operator.name for operator in self.file.operators}
+        target = "npu" if "HARD_SWISH" in operations else "xnnpack"
+        super().__init__(model if is_quantized(model) else quantize_model(model, target=target))
+        self.tensors: dict[Site, Tensor] = {}
+        given, self.kernels = self.kernels, {}
+        self._match_kernels([node for node in given if isinstance(node.layer, QuantKernel)])
+        self._match_others()
+        if not self.kernels:
+            raise ValueError("`quantized` must be a file of this model: none of the model's kernels is in it.")
+        self.missing = tuple(site.name for site in self.sites if site not in self.tensors and self._operations(site))
+        self._engine = _Tapped(content, [*self.tensors.values()])
+        self.factors = self._find_factors(images)
+        self.grids |= {node: None for node in self.grids if isinstance(node.layer, FakeQuant)}
+        for site, tensor in self.tensors.items():
+            if site.end in self.grids and len(tensor.scales) == 1:
+                self.grids[site.end] = _grid(tensor, self.factors[site])
+
+    def measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Site, np.ndarray]]:
+        """What the runtime computes: the file's outputs, and the value of each operation."""
+        outputs, inner = self._measure(images)
+        return outputs, {site: values / self.factors[site] for site, values in inner.items()}
+
+    def _measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Site, np.ndarray]]:
+        values = keras.tree.flatten(self._engine.predict(np.asarray(images)))
+        outputs = values[: len(self.file.outputs)]
+        return outputs, dict(zip(self.tensors, values[len(outputs) :], strict=True))
+
+    def _find_factors(self, images: np.ndarray) -> dict[Site, float]:
+        found = self._measure(images)[1]
+        ends = {site.end: site for site in found}
+        factors = {}
+        for node, values in self.walk(self.inputs(images)):
+            if node in ends:
+                true = max(float(np.linalg.norm(as_array(values[node]))), TINY)
+                ratio = max(float(np.linalg.norm(found[ends[node]])), TINY) / true
+                factors[ends[node]] = FACTORS[int(np.argmin(np.abs(np.log(np.divide(FACTORS, ratio)))))]
+        return factors
+
+    def _match_kernels(self, nodes: list[Node]) -> None:
+        sites = {site.kernel: site for site in self.sites}
+        for operator in self.file.operators:
+            if operator.name not in KERNEL_OPERATIONS or not self.file.operand(operator, 1).is_constant:
+                continue
+            stored = np.moveaxis(self.file.operand(operator, 1).dequantized(), KERNEL_OPERATIONS[operator.name], -1)
+            candidates = []
+            for node in nodes:
+                kernel = np.asarray(self.floats[node.name].kernel, "float32")
+                if kernel.size == stored.size:
+                    scaled, likeness = _unfolded(stored, kernel)
+                    candidates.append((likeness, node, scaled))
+            if not candidates:
+                continue
+            likeness, node, scaled = max(candidates, key=lambda one: one[0])
+            if likeness >= SAME_KERNEL:
+                nodes.remove(node)
+                self.kernels[node] = [(self.floats[node.name].kernel, scaled)]
+                self.tensors[sites[node]] = self._result(operator)
+                if len(self.file.operand(operator, 1).scales) == 1 < stored.shape[-1]:
+                    self.per_tensor.add(node)
+
+    def _result(self, operator: Operator) -> Tensor:
+        """What an operation gives, with the activation behind it where that is an operation of its own."""
+        readers = self.file.consumers.get(operator.outputs[0], [])
+        if len(readers) == 1 and readers[0].name in ("RELU", "RELU6"):
+            operator = readers[0]
+        return self.file.results(operator)[0]
+
+    def _match_others(self) -> None:
+        """Operations without a kernel come in the same order in the file; their kind and size tell them apart."""
+        taken = {tensor.index for tensor in self.tensors.values()}
+        operators = [one for one in self.file.operators if not self._has_constant(one)]
+        for site in [one for one in self.sites if one not in self.tensors]:
+            kinds = self._operations(site)
+            for operator in operators:
+                tensor = self._result(operator)
+                same_size = tensor.size == _size(site.end.tensor.shape) * tensor.shape[0]
+                if operator.name in kinds and same_size and tensor.index not in taken:
+                    self.tensors[site] = tensor
+                    taken.add(tensor.index)
+                    break
+
+    def _has_constant(self, operator: Operator) -> bool:
+        """Whether the first two operands are not both computed: `x + 3` belongs to a hard-swish."""
+        operands = self.file.operands(operator)[:2]
+        binary = operator.name in ("ADD", "SUB", "MUL", *KERNEL_OPERATIONS)
+        return binary and any(operand is not None and operand.is_constant for operand in operands)
+
+    def _operations(self, site: Site) -> tuple[str, ...]:
+        if site.kernel is not None:
+            return tuple(KERNEL_OPERATIONS)
+        layers = [self.floats.get(node.name) for node in site.nodes]
+        return next((names for layer in layers for kind, names in _OPERATIONS if isinstance(layer, kind)), ())
+
+
+class _Tapped(TFLiteModel):
+    """A file whose inner tensors are read too.
+
+    Args:
+        content: of the file.
+        tensors: the inner tensors.
+    """
+
+    def __init__(self, content: bytes, tensors: list[Tensor]):
+        super().__init__(content)
+        model = unpack(content)
+        self._outputs = [*self._outputs, *tensors]
+        model.subgraphs[0].outputs = list(dict.fromkeys(tensor.index for tensor in self._outputs))
+        model.signatureDefs = []
+        self._interpreter = make_interpreter(pack(model), "the file")
+
+
+def _unfolded(stored: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, float]:
+    """A file's kernel without what was folded into it, a factor for each channel; and its likeness to the model's.
+
+    The factor is that of the largest weight, which symmetric grids hold exactly, so that it need not be known what was
+    folded. A channel that is 0 in the file is lost.
+
+    Args:
+        stored: of the file, output channels last.
+        kernel: of the model, with as many values.
+    """
+    channels = stored.shape[-1]
+    found, true = (array.reshape(-1, channels).astype("float64") for array in (stored, kernel))
+    largest = np.abs(true).argmax(0), np.arange(channels)
+    alive = (found[largest] != 0) & (true[largest] != 0)
+    if not alive.any():
+        return kernel, 0.0
+    factor = np.divide(found[largest], true[largest], out=np.ones(channels), where=alive)
+    scaled = np.where(alive, found / factor, 0.0)
+    lengths = np.linalg.norm(found, axis=0) * np.linalg.norm(true, axis=0)
+    likeness = np.abs((found * true).sum(0))[alive] / lengths[alive]
+    return scaled.reshape(kernel.shape).astype("float32"), float(likeness.mean())
+
+
+def _grid(tensor: Tensor, factor: float) -> Grid:
+    limits = np.iinfo(tensor.dtype)
+    scale, zero_point = float(tensor.scales[0]) / factor, int(tensor.zero_points[0])
+    return Grid((limits.min - zero_point) * scale, (limits.max - zero_point) * scale, limits.bits)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[1:])

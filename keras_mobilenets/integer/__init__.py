@@ -1,0 +1,8 @@
+"""The arithmetic of the integer runtimes in Keras, to the last bit.
+
+Public names: see the stub `__init__.pyi` beside this file.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .model import integer_model as integer_model

@@ -1,0 +1,5 @@
+"""From other people's files and tools, and back. Public names: see the stub `__init__.pyi` beside this file."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

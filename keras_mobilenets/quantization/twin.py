@@ -1,0 +1,276 @@
+"""Builds the quantized model from the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_mobilenets.graph import Node
+from keras_mobilenets.layers.convolution import Conv2D
+from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
+from keras_mobilenets.quantization.grid import grid_around
+from keras_mobilenets.quantization.layers import (
+    QuantBatchNormalization,
+    QuantConv2D,
+    QuantDense,
+    QuantDepthwiseConv2D,
+    QuantHardSigmoid,
+    QuantHardSwish,
+    QuantKernel,
+    QuantReLU,
+)
+from keras_mobilenets.quantization.observers import Observer
+from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.roles import Role
+
+NORMALIZED_RANGE = (-1.0, 1.0)
+"""What `preprocess_input` of MobileNet and MobileNetV2 gives."""
+PIXEL_RANGE = (0.0, 255.0)
+
+UNFUSED_HARD_SWISH = ("xnnpack", "edgetpu")
+"""Targets that have no integer operation for hard-swish."""
+TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "npu")
+
+InputRange = tuple[float, float] | dict[str, tuple[float, float] | None] | None
+
+_QUANTIZED: dict[type, Any] = {
+    keras.layers.Conv2D: QuantConv2D,
+    Conv2D: QuantConv2D,
+    keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
+    keras.layers.Dense: QuantDense,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `quantize_model` was asked for; its docstring says what each means."""
+
+    input_range: InputRange = None
+    weight_bits: int = 8
+    activation_bits: int = 8
+    symmetric: bool = False
+    observer: str | Observer = "moving_average"
+    target: str = "xnnpack"
+
+    def __post_init__(self):
+        if self.target not in TARGETS:
+            raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={self.target!r}")
+        if not 2 <= self.weight_bits <= 8:
+            raise ValueError(f"`weight_bits` must be from 2 to 8. Received: weight_bits={self.weight_bits}")
+        if not 2 <= self.activation_bits <= 16:
+            raise ValueError(
+                f"`activation_bits` must be from 2 to 16. Received: activation_bits={self.activation_bits}"
+            )
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class QuantizedModel(keras.Model):
+    """A functional model whose quantized layers know each other.
+
+    An integer bias is a multiple of the input's scale times the kernel's: to round it as the integer model does, a
+    convolution has to know what quantized its input, and a batch normalization the convolution before it. Both have
+    the name of that layer; here, when the model is made or loaded, names become layers. Everything else is
+    `keras.Model`.
+
+    Args:
+        *args, **kwargs: of a functional `keras.Model`.
+
+    Example:
+
+    >>> model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None)
+    >>> isinstance(quantize_model(model), QuantizedModel)
+    True
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        layers = {layer.name: layer for layer in self.layers}
+        for layer in layers.values():
+            if isinstance(layer, QuantKernel | QuantBatchNormalization):
+                layer.wire(layers)
+
+
+class Copies:
+    """New layers for old ones: one for each, however often the model uses it.
+
+    Args:
+        make: gives the new layer for a node.
+    """
+
+    def __init__(self, make: Callable[[Node], Any]):
+        self.make = make
+        self.pairs: dict[int, tuple[Any, Any]] = {}
+
+    def __getitem__(self, node: Node) -> Any:
+        layer = node.layer
+        if not isinstance(layer, keras.layers.Layer):
+            return layer  # an operation has no state
+        if id(layer) not in self.pairs:
+            self.pairs[id(layer)] = layer, self.make(node)
+        return self.pairs[id(layer)][1]
+
+    def copy_weights(self) -> None:
+        """Copies the weights, once the new layers are built."""
+        for old, new in self.pairs.values():
+            if old.weights:
+                new.set_weights(old.get_weights())
+
+
+class Rewriter:
+    """Makes the layers of the quantized model, and calls them in the order of the graph."""
+
+    def __init__(self, plan: Plan, settings: Settings):
+        self.plan = plan
+        self.settings = settings
+        self.layers = Copies(self.make)
+        self.names: dict[str, int] = {}
+        self.input_of = {last: node for node, (last, _, _) in plan.fronts.items()}
+        self.quantizers: dict[Node, Any] = {}  # the layer behind each node that has one
+        self.shared: dict[Node, FakeQuant] = {}  # that of each concatenation
+
+    def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
+        value = self.layers[node](*args, **kwargs)
+        if node in self.plan.quantized:
+            value = self.quantize(node, value)
+        if node in self.plan.tied:
+            value = self.round_to_grid_of(self.plan.tied[node], node, value)
+        return self.quantize_input(node, value)
+
+    def make(self, node: Node) -> Any:
+        layer, role = node.layer, self.plan.roles[node]
+        config = layer.get_config()
+        if role is Role.KERNEL:
+            config["activation"] = None  # a node of its own since `lower`
+        if node in self.plan.floating:
+            return type(layer).from_config(config)
+        if role is Role.KERNEL:
+            config |= {"weight_bits": self.weight_bits(node), **self.surroundings(node)}
+            return _QUANTIZED[type(layer)].from_config(config)
+        if role is Role.NORM:
+            # Keras drops a `training=False` of the call when the model around it is trained.
+            config |= {"inference_only": node.kwargs.get("training") is False}
+            config |= {"kernel_layer": node.inputs[0].name, "bias_offset": self.bias_offset(node)}
+            return QuantBatchNormalization.from_config(config)
+        if role is Role.HARD_SIGMOID:
+            return QuantHardSigmoid.from_config({**config, "bits": self.activation_bits(node)})
+        if role is Role.HARD_SWISH and self.settings.target in UNFUSED_HARD_SWISH:
+            return QuantHardSwish.from_config({**config, "bits": self.activation_bits(node)})
+        if role is Role.RELU and self.is_clipped_by_quantizer(node):
+            return QuantReLU.from_config(config)
+        own = self.plan.config_of(node)
+        new = type(layer).from_config(config)
+        if role is Role.OWN and own is not None and own.weights:
+            return QuantWeights(new, own.weights, self.weight_bits(node), name=layer.name)
+        return new
+
+    def is_clipped_by_quantizer(self, node: Node) -> bool:
+        """Whether behind each place of the node's layer there is a quantizer that is not shared and begins at 0."""
+        places = [other for other in self.plan.graph.nodes if other.layer is node.layer]
+        symmetric = self.settings.symmetric or self.activation_bits(node) > 8
+        return not symmetric and all(place in self.plan.quantized and place not in self.plan.joined for place in places)
+
+    def weight_bits(self, node: Node) -> int:
+        config = self.plan.config_of(node) or QuantizeConfig()
+        return config.weight_bits or self.settings.weight_bits
+
+    def activation_bits(self, node: Node) -> int:
+        config = self.plan.config_of(node) or QuantizeConfig()
+        return config.activation_bits or self.settings.activation_bits
+
+    def surroundings(self, node: Node) -> dict[str, Any]:
+        """What a layer with a kernel needs to know about the layers around it."""
+        if sum(other.layer is node.layer for other in self.plan.graph.nodes) > 1:
+            return {}  # a shared layer has several surroundings
+        source = node.inputs[0]
+        while source not in self.quantizers and self.plan.roles[source] in (Role.MOVE, Role.TRAINING):
+            source = source.inputs[0]
+        quantizer = self.quantizers.get(source)
+        return {
+            "input_quantizer": quantizer and quantizer.name,
+            "input_shift": quantizer.shift if isinstance(quantizer, InputQuant) else 0.0,
+            "bias_offset": self.bias_offset(node),
+            "normalized": self.plan.fuses(node) and self.plan.roles[self.plan.consumers[node][0]] is Role.NORM,
+        }
+
+    def bias_offset(self, node: Node) -> float:
+        readers = self.plan.consumers[node]
+        return 3.0 if self.plan.fuses(node) and self.plan.roles[readers[0]] is Role.HARD_SIGMOID else 0.0
+
+    def quantize(self, node: Node, value: Any) -> Any:
+        """Puts a quantizer behind a node."""
+        fixed_range, bits = self.plan.quantized[node], self.activation_bits(node)
+        is_prediction = fixed_range in (PROBABILITY, TANH) and node in self.plan.outputs
+        if fixed_range in (PROBABILITY, TANH) and bits > 8:
+            fixed_range = grid_around(0.0, 1.0 - 2.0 ** (1 - bits), bits)  # scale 2**(1 - bits), as TFLite prescribes
+        whole = self.plan.joined.get(node)
+        if whole is None:
+            self.quantizers[node] = self.quantizer(node, fixed_range, bits, not is_prediction)
+            return self.quantizers[node](value)
+        if whole not in self.shared:
+            self.shared[whole] = self.quantizer(whole, None, self.activation_bits(whole))
+        self.quantizers[node] = self.shared[whole]
+        return self.shared[whole](value, observe=node is whole)  # the whole has all values of its parts
+
+    def quantizer(self, node: Node, fixed_range: Any, bits: int, in_training: bool = True) -> FakeQuant:
+        config = self.plan.config_of(node) or QuantizeConfig()
+        clips = self.plan.roles[node] is Role.RELU and self.is_clipped_by_quantizer(node)
+        return FakeQuant(
+            bits=bits,
+            symmetric=self.settings.symmetric or bits > 8,
+            fixed_range=fixed_range,
+            observer=config.observer or self.settings.observer,
+            in_training=in_training,
+            activation=("relu" if node.layer.max_value is None else "relu6") if clips else None,
+            name=self.unique_name(f"{node.name}_quant"),
+            dtype=node.layer.dtype_policy if isinstance(node.layer, keras.layers.Layer) else None,
+        )
+
+    def round_to_grid_of(self, source: Node, node: Node, value: Any) -> Any:
+        """Rounds a value to the grid that another one is on."""
+        quantizer = self.quantizers.get(source)
+        if isinstance(quantizer, FakeQuant):
+            return quantizer(value, observe=False)
+        if isinstance(quantizer, InputQuant):
+            ends = quantizer.grid()
+        else:  # a gate, which needs no quantizer behind it
+            ends = grid_around(0.0, 1.0, self.activation_bits(source))
+        name = self.unique_name(f"{node.name}_quant")
+        return FakeQuant(self.activation_bits(source), fixed_range=ends, name=name)(value)
+
+    def quantize_input(self, node: Node, value: Any) -> Any:
+        """Puts the input's quantizer behind the last node of its normalization."""
+        if node not in self.input_of:
+            return value
+        source = self.input_of[node]
+        _, scale, offset = self.plan.fronts[source]
+        name = self.unique_name(f"{source.name}_quant")
+        given = self.range_of(source, (scale, offset) != (1.0, 0.0))
+        if given is None:
+            bits, symmetric = self.settings.activation_bits, self.settings.symmetric
+            observer = self.settings.observer
+            quantizer: Any = FakeQuant(bits, symmetric or bits > 8, observer=observer, name=name)
+        else:
+            low, high = sorted(scale * end + offset for end in given)
+            quantizer = InputQuant(low, high, (scale, offset), name=name)
+        self.quantizers[node] = quantizer
+        return quantizer(value)
+
+    def range_of(self, source: Node, is_normalized: bool) -> tuple[float, float] | None:
+        """The range at an input of the model; None where it is to be observed."""
+        given = self.settings.input_range
+        if isinstance(given, dict):
+            if source.name in given:
+                return given[source.name]
+        elif given is not None:
+            return given
+        if len(source.tensor.shape) != 4:
+            return None
+        return PIXEL_RANGE if is_normalized else NORMALIZED_RANGE
+
+    def unique_name(self, name: str) -> str:
+        self.names[name] = self.names.get(name, 0) + 1
+        return name if self.names[name] == 1 else f"{name}_{self.names[name] - 1}"

@@ -1,0 +1,8 @@
+"""Reads, edits, audits and runs a `.tflite` file, with neither Keras nor TensorFlow.
+
+Public names: see the stub `__init__.pyi` beside this file.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,210 @@
+"""Rewrites the converter's file: short names, nothing that no runtime reads, and a batch that can be resized.
+
+The converter names each tensor after every TensorFlow node that went into it; on a small model the names are a tenth
+of the file. It also keeps the ranges from which scales were made, and bakes the batch size into reshapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from keras_mobilenets.tflite.edit.pixels import quicken
+from keras_mobilenets.tflite.edit.repairs import float_depthwise, wide_biases
+from keras_mobilenets.tflite.file import IDENTIFIER, schema, unpack
+
+SIGNATURE = "serving_default"
+ALIGNMENT = 16  # schema.fbs asks for it (force_align), and microcontrollers read weights where they lie
+
+
+class SharingBuilder(flatbuffers.Builder):
+    """Writes equal vectors and names once; a flatbuffer may refer to the same bytes from many places.
+
+    Most of it is per-channel zero points: eight bytes of zero for each channel of each kernel and each bias, which in
+    MobileNetV2 1.0 are 7 % of the file.
+    """
+
+    def __init__(self, size: int):
+        super().__init__(size)
+        self._written: dict[tuple[str, bytes, int], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray, alignment: int = 1) -> int:
+        key = (x.dtype.str, x.tobytes(), alignment)
+        if key not in self._written:
+            self.Prep(alignment, x.nbytes)
+            self._written[key] = super().CreateNumpyVector(x)
+        return self._written[key]
+
+    def CreateString(self, s: str | bytes, encoding: str = "utf-8", errors: str = "strict") -> int:
+        key = ("text", s.encode(encoding, errors) if isinstance(s, str) else s, 1)
+        if key not in self._written:
+            self._written[key] = super().CreateString(key[1])
+        return self._written[key]
+
+
+class AlignedBuffer(schema.BufferT):
+    """A constant whose bytes begin at a multiple of 16; Python's flatbuffers ignore `force_align`."""
+
+    def Pack(self, builder: SharingBuilder) -> int:
+        data = builder.CreateNumpyVector(self.data, ALIGNMENT) if self.data is not None else 0
+        schema.BufferStart(builder)
+        if self.data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def slim(
+    content: bytes,
+    *,
+    layer_names: Collection[str] = (),
+    output_names: Collection[str] = (),
+    dynamic_batch: bool = False,
+    fast_pixels: bool = False,
+    metadata: bytes | None = None,
+) -> bytes:
+    """The same model in fewer bytes.
+
+    Args:
+        content: a `.tflite` file as the converter makes it, with a batch of one.
+        layer_names: of the Keras model; a computed tensor keeps the name of the layer that made it.
+        output_names: what the signature calls the outputs.
+        dynamic_batch: whether the file says that its batch may change. It may be resized either way.
+        fast_pixels: replace a QUANTIZE of uint8 pixels by what XNNPACK computes faster.
+        metadata: the content of the entry TFLITE_METADATA.
+
+    Returns:
+        The content of the new file.
+    """
+    model = unpack(content)
+    float_depthwise(model)
+    wide_biases(model)
+    if fast_pixels:
+        quicken(model)
+    known = set(layer_names)
+    for graph in model.subgraphs:
+        constant = {index for index, tensor in enumerate(graph.tensors) if _data(model, tensor) is not None}
+        for index, tensor in enumerate(graph.tensors):
+            tensor.name = None if index in constant else _short_name(tensor.name, known)
+            if tensor.quantization is not None:
+                tensor.quantization.min = tensor.quantization.max = None
+        _free_batch(model, graph, constant, dynamic_batch)
+    if len(model.subgraphs) == 1:
+        _sign(model, list(output_names))
+    if metadata is not None:
+        _add_metadata(model, "TFLITE_METADATA", metadata)
+    _share_buffers(model)
+    return pack(model)
+
+
+def pack(model: Any) -> bytes:
+    """The bytes of a flatbuffer object tree."""
+    model.buffers = [AlignedBuffer(one.data) for one in model.buffers]
+    builder = SharingBuilder(sum(one.data.nbytes for one in model.buffers if one.data is not None) + 65536)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _data(model: Any, tensor: Any) -> np.ndarray | None:
+    data = model.buffers[tensor.buffer].data
+    return data if data is not None and len(data) else None
+
+
+def _short_name(name: bytes | None, layer_names: set[str]) -> str | None:
+    """`"block_1_relu_1/Relu6;block_1_bn_1/..."` -> `"block_1_relu"`: Keras numbers a layer's scopes anew each call."""
+    first = (name or b"").decode("utf-8", "replace").split(";")[0]
+    for part in first.split("/"):
+        for candidate in (part, re.sub(r"_\d+$", "", part)):
+            if candidate in layer_names:
+                return candidate
+    return first.split("/")[0][:40] or None
+
+
+def _free_batch(model: Any, graph: Any, constant: set[int], dynamic_batch: bool) -> None:
+    """Lets reshapes follow the batch, and marks it as variable if that was asked for.
+
+    A RESHAPE to [1, n] stops a resized batch; to [-1, n] it does not, and XNNPACK takes it as well. Keras' own dynamic
+    batch would cost SHAPE, STRIDED_SLICE and PACK instead, which no delegate takes.
+    """
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        source, target = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
+        if max(code.builtinCode, code.deprecatedBuiltinCode) != schema.BuiltinOperator.RESHAPE:
+            continue
+        same_batch = len(source.shape) and len(target.shape) and source.shape[0] == target.shape[0] == 1
+        if same_batch and len(operator.inputs) > 1 and operator.inputs[1] in constant:
+            _own_buffer(model, graph.tensors[operator.inputs[1]], np.array([-1, *target.shape[1:]], np.int32))
+            if operator.builtinOptions is not None:
+                operator.builtinOptions.newShape = None  # a second copy of the shape, which would disagree
+    if not dynamic_batch:
+        return
+    for index, tensor in enumerate(graph.tensors):
+        if index not in constant and len(tensor.shape) > 1 and tensor.shape[0] == 1:
+            tensor.shapeSignature = np.array([-1, *tensor.shape[1:]], np.int32)
+            tensor.hasRank = True
+
+
+def _own_buffer(model: Any, tensor: Any, values: np.ndarray) -> None:
+    model.buffers.append(schema.BufferT(np.frombuffer(values.tobytes(), np.uint8)))
+    tensor.buffer = len(model.buffers) - 1
+
+
+def _add_metadata(model: Any, name: str, content: bytes) -> None:
+    model.buffers.append(schema.BufferT(np.frombuffer(content, np.uint8)))
+    entry = schema.MetadataT(name=name, buffer=len(model.buffers) - 1)
+    model.metadata = [one for one in model.metadata or () if one.name != name.encode()] + [entry]
+
+
+def _sign(model: Any, output_names: list[str]) -> None:
+    """Names inputs and outputs, in the tensors and in the one signature that is used.
+
+    `Interpreter.get_signature_runner()` finds them by these names. The converter calls outputs output_0, output_1, ...
+    and sorts them as text, which puts output_10 before output_2.
+    """
+    graph = model.subgraphs[0]
+    made = {one.tensorIndex: one.name.decode() for signature in model.signatureDefs or () for one in signature.outputs}
+    graph.outputs = np.array(sorted(graph.outputs, key=lambda index: _trailing_number(made.get(index, ""))), np.int32)
+    if len(output_names) != len(graph.outputs):
+        output_names = [f"output_{number}" for number in range(len(graph.outputs))]
+    inputs: list[Any] = []
+    for index in map(int, graph.inputs):
+        name = re.sub(r"^serving_default_|:\d+$", "", graph.tensors[index].name or f"input_{len(inputs)}")
+        graph.tensors[index].name = name
+        inputs.append(schema.TensorMapT(name, index))
+    outputs = []
+    for name, index in zip(output_names, map(int, graph.outputs), strict=True):
+        graph.tensors[index].name = name
+        outputs.append(schema.TensorMapT(name, index))
+    model.signatureDefs = [schema.SignatureDefT(inputs, outputs, SIGNATURE, 0)]
+
+
+def _trailing_number(name: str) -> int:
+    digits = re.search(r"\d+$", name)
+    return int(digits.group()) if digits else 0
+
+
+def _share_buffers(model: Any) -> None:
+    """Keeps each distinct constant once, and drops those that nothing refers to. Buffer 0 must stay empty."""
+    kept: list[Any] = [model.buffers[0]]
+    numbers: dict[bytes, int] = {}
+
+    def renumber(old: int) -> int:
+        data = model.buffers[old].data
+        key = b"" if data is None else bytes(data)
+        if not key:
+            return 0
+        if key not in numbers:
+            numbers[key] = len(kept)
+            kept.append(model.buffers[old])
+        return numbers[key]
+
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = renumber(tensor.buffer)
+    for entry in model.metadata or ():
+        entry.buffer = renumber(entry.buffer)
+    model.metadataBuffer = None  # the schema's deprecated list of the same numbers
+    model.buffers = kept
