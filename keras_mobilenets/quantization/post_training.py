@@ -46,8 +46,8 @@ def calibrate(model: keras.Model, data: Any, *, steps: int | None = None, batch_
     quantizers = [layer for layer in flat.layers if isinstance(layer, FakeQuant | InputQuant)]
     # A model of its own: what `predict` compiled for the given one does not observe.
     observing = keras.Model(flat.input, flat.output)
-    # Compiling with XLA takes longer on TensorFlow than running a few hundred images does.
-    observing.compile(jit_compile=keras.backend.backend() == "jax")
+    # Tracing takes longer than running a few hundred images does; JAX, which compiles each operation, is faster traced.
+    observing.compile(run_eagerly=keras.backend.backend() != "jax", jit_compile=keras.backend.backend() == "jax")
     for layer in quantizers:
         layer.reset()
         layer.calibrating = True
