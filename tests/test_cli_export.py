@@ -19,7 +19,7 @@ from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.export.conversion import INPUT_DTYPES
 from keras_mobilenets.export.precisions import SCHEMES
-from keras_mobilenets.quantization.twin import TARGETS
+from keras_mobilenets.quantization.settings import TARGETS
 from keras_mobilenets.tflite import TFLiteModel, audit
 
 TINY = ("--alpha", "0.25", "--image-size", "32")

@@ -10,6 +10,7 @@ from keras_mobilenets.quantization import (
     FakeQuant,
     InputQuant,
     MinMax,
+    Percentile,
     QuantConv2D,
     QuantDense,
     QuantDepthwiseConv2D,
@@ -23,6 +24,8 @@ from keras_mobilenets.quantization import (
     strip_quantization,
 )
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish
+from keras_mobilenets.quantization.settings import Settings
+from keras_mobilenets.quantization.twin import target_for
 
 FAMILIES = {
     "v1": lambda: km.MobileNet(input_shape=(32, 48, 3), alpha=0.25, weights=None, classes=4),
@@ -136,6 +139,33 @@ def test_targets_with_a_hard_swish_operation_keep_it():
     quantized = quantize_model(FAMILIES["v3_small"](), target="npu")
     assert not any(isinstance(layer, QuantHardSwish) for layer in quantized.layers)
     assert sum(isinstance(layer, km.HardSwish) for layer in quantized.layers) == 19
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5", None])
+def test_settings_are_kept_by_files_and_clones(tmp_path, suffix):
+    asked = {"target": "edgetpu", "observer": Percentile(99.0), "input_range": (0.0, 1.0), "activation_bits": 16}
+    quantized = quantize_model(small(activation="hard_swish"), **asked)
+    path = tmp_path / f"model.{suffix}"
+    quantized.save(path) if suffix else None
+    other = keras.models.load_model(path, compile=False) if suffix else keras.models.clone_model(quantized)
+    assert type(other) is QuantizedModel
+    assert other.settings == quantized.settings == Settings(**asked)
+
+
+@pytest.mark.parametrize(
+    ("trained_for", "exported_for"), [("npu", "xnnpack"), ("tflite-micro", "edgetpu"), ("edgetpu", "npu")]
+)
+def test_a_target_that_rounds_elsewhere_is_refused(trained_for, exported_for):
+    quantized = quantize_model(small(activation="hard_swish"), target=trained_for)
+    assert target_for(quantized) == trained_for
+    with pytest.raises(ValueError, match=f"quantized for target='{trained_for}'.*target='{exported_for}'"):
+        target_for(quantized, exported_for)
+    friend = {"npu": "tflite-micro", "tflite-micro": "npu", "edgetpu": "xnnpack"}[trained_for]
+    assert target_for(quantized, friend) == friend
+    assert target_for(quantize_model(small(), target=trained_for), exported_for) == exported_for  # no hard-swish in it
+    for layer in quantized.layers:  # as saved by 0.1.0
+        layer.settings = None
+    assert target_for(quantized) == {"npu": "npu", "tflite-micro": "npu", "edgetpu": "xnnpack"}[trained_for]
 
 
 @pytest.mark.parametrize("builder", ["MobileNet", "MobileNetV2", "MobileNetV3Small"])

@@ -196,12 +196,13 @@ def export(
         ),
     ] = Precision.auto,
     target: Annotated[
-        Target,
+        Target | None,
         typer.Option(
             metavar="KIND",
-            help="What runs an int8 file: xnnpack (CPUs of phones and computers), edgetpu, tflite-micro or npu.",
+            help="What runs an int8 file: xnnpack (CPUs of phones and computers), edgetpu, tflite-micro or npu; by "
+            "default what a quantized model was quantized for, else xnnpack.",
         ),
-    ] = Target.xnnpack,
+    ] = None,
     input_dtype: Annotated[
         InputDtype,
         typer.Option(

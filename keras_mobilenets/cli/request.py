@@ -100,7 +100,7 @@ class Request:
             precision=given["precision"].value,
             labels=given["labels"],
             options={
-                "target": given["target"].value,
+                "target": given["target"] and given["target"].value,
                 "input_dtype": given["input_dtype"].value,
                 "dynamic_batch": given["dynamic_batch"],
                 "strict": given["strict"],

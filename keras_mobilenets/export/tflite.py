@@ -13,6 +13,7 @@ from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export import precisions as schemes
 from keras_mobilenets.export.report import ExportReport
 from keras_mobilenets.export.samples import Images, given_normalization, grid_of
+from keras_mobilenets.quantization.twin import target_for
 from keras_mobilenets.tflite import metadata
 from keras_mobilenets.tflite.audit import audit
 from keras_mobilenets.tflite.edit.slim import slim
@@ -26,7 +27,7 @@ def export_tflite(
     path: str | os.PathLike[str],
     *,
     quantize: str | None = "auto",
-    target: str = "xnnpack",
+    target: str | None = None,
     input_dtype: str = "uint8",
     input_shape: tuple[int, int, int] | None = None,
     dynamic_batch: bool = False,
@@ -51,7 +52,7 @@ def export_tflite(
             throughout, from a quantized model, or from a float one by post-training quantization on `calibration`;
             "int16x8" likewise with 16-bit feature maps and 8-bit kernels.
         target: what will run an int8 file, as in `quantize_model`: decides on the form of hard-swish and of the way in
-            of the pixels. See the table.
+            of the pixels. See the table. None is what a quantized model was quantized for, for a float one "xnnpack".
         input_dtype: of input and output of an int8 file: "uint8" takes raw pixels, "int8" pixels less 128 (fastest),
             "float32" normalized ones, by the mean and std in the file's metadata: integer input has a 0, so that
             [-1, 1] is `(pixel - 128) / 127.5` there.
@@ -95,6 +96,7 @@ def export_tflite(
     conversion.require_tensorflow()
     _check_choices(quantize, input_dtype)
     model = conversion.load(model)
+    target = target_for(model, target)
     shape = conversion.image_shape(model, input_shape)
     names = read_label_list(labels)
     transform = given_normalization(model, normalization)

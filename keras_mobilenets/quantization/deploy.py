@@ -16,7 +16,8 @@ from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwis
 from keras_mobilenets.quantization.quantize import is_quantized
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.roles import Role, role_of
-from keras_mobilenets.quantization.twin import TARGETS, UNFUSED_HARD_SWISH
+from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
+from keras_mobilenets.quantization.twin import target_for
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -53,7 +54,7 @@ class ConstantFakeQuant(keras.layers.Layer):
         return {**super().get_config(), "low": self.low, "high": self.high, "bits": self.bits}
 
 
-def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
+def deployable(model: keras.Model, *, target: str | None = None) -> keras.Model:
     """Makes the inference graph of a quantized model, ready for conversion to a full-integer file.
 
     Only plain float32 layers and fake quantization with constant ranges are in it. Batch normalization is folded into
@@ -66,9 +67,9 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
 
     Args:
         model: a trained or calibrated model from `quantize_model`.
-        target: what will run it. "xnnpack" (phones and computers) and "edgetpu" have no integer hard-swish: it becomes
-            `x * relu6(x + 3)`, and the kernels that read it are divided by 6. "tflite-micro" and "npu" have one, and
-            get it.
+        target: what will run it; None for what the model was quantized for. "xnnpack" (phones and computers) and
+            "edgetpu" have no integer hard-swish: it becomes `x * relu6(x + 3)`, and the kernels that read it are
+            divided by 6. "tflite-micro" and "npu" have one, and get it.
 
     Returns:
         A functional model on the same inputs, in float32.
@@ -76,7 +77,7 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
     Raises:
         ValueError: `model` is not quantized, has no ranges yet, has seen inputs outside the range that it is quantized
             for, or has kernels of fewer than 8 bits or feature maps of other than 8 or 16 bits, which no converter
-            knows; or `target` is not known.
+            knows; or `target` is not known, or rounds hard-swish in other places than the model.
         RuntimeError: the backend is not TensorFlow.
 
     Example:
@@ -86,14 +87,13 @@ def deployable(model: keras.Model, *, target: str = "xnnpack") -> keras.Model:
     >>> any(isinstance(layer, keras.layers.BatchNormalization) for layer in deployable(quantized).layers)
     False
     """
-    if target not in TARGETS:
-        raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={target!r}")
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "A model is deployed from the TensorFlow backend: save it, set KERAS_BACKEND=tensorflow, load it."
         )
     if not is_quantized(model):
         raise ValueError(f"Model {model.name!r} is not quantized. Call quantize_model first.")
+    target = target_for(model, target)
     graph = Graph.of(inline(model))
     bits = _check(graph)
     deployment = _Deployment(graph, bits, fused_hard_swish=target not in UNFUSED_HARD_SWISH)

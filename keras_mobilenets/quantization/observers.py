@@ -26,6 +26,12 @@ class Observer:
         """The new range from the range of `count` earlier batches and that of one more."""
         raise NotImplementedError
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
     def get_config(self) -> dict[str, Any]:
         return {}
 

@@ -21,8 +21,9 @@ from keras_mobilenets.quantization.layers import (
 from keras_mobilenets.quantization.lower import lower
 from keras_mobilenets.quantization.observers import Observer
 from keras_mobilenets.quantization.plan import Plan
-from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
-from keras_mobilenets.quantization.twin import Copies, InputRange, QuantizedModel, Rewriter, Settings
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
+from keras_mobilenets.quantization.settings import InputRange, Settings
+from keras_mobilenets.quantization.twin import Copies, QuantizedModel, Rewriter
 
 _FLOAT: dict[type, Any] = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish, QuantReLU: keras.layers.ReLU}
 
@@ -147,6 +148,9 @@ def _rewrite(plan: Plan, settings: Settings) -> keras.Model:
     rewriter = Rewriter(plan, settings)
     quantized = plan.graph.build(rewriter.call, first=rewriter.quantize_input, cls=QuantizedModel)
     rewriter.layers.copy_weights()
+    for layer in quantized.layers:
+        if isinstance(layer, Quantizer):
+            layer.settings = settings
     return quantized
 
 

@@ -18,6 +18,7 @@ from keras_mobilenets.quantization.grid import (
     symmetric_range,
 )
 from keras_mobilenets.quantization.observers import Observer, get_observer
+from keras_mobilenets.quantization.settings import Settings
 
 _LIMITS = {
     activation: np.array([[lowest, SMALLEST_RANGE], [0.0, highest]], "float32")
@@ -26,8 +27,24 @@ _LIMITS = {
 """The lowest and the highest that (low, high) may be behind each activation: 0 is on every grid."""
 
 
+class Quantizer(keras.layers.Layer):
+    """What rounds feature maps or images.
+
+    Args:
+        settings: what the model was quantized for. It is kept here as a clone, or a part, of a model inherits nothing
+            but layers.
+    """
+
+    def __init__(self, *, settings: Settings | dict[str, Any] | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.settings = Settings.from_config(settings) if isinstance(settings, dict) else settings
+
+    def get_config(self):
+        return {**super().get_config(), **({"settings": self.settings.get_config()} if self.settings else {})}
+
+
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class FakeQuant(keras.layers.Layer):
+class FakeQuant(Quantizer):
     """Fake quantization of a feature map, with a range that is observed or fixed.
 
     While it trains or is calibrated it observes the range. Until the first batch was observed it passes its input on
@@ -194,7 +211,7 @@ class FakeQuant(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class InputQuant(keras.layers.Layer):
+class InputQuant(Quantizer):
     """Rounds images to 8-bit pixels, and places these on a grid that holds 0, as convolutions pad with it.
 
     A value `low + pixel * step`, with `step = (high - low) / 255`, becomes `(pixel - zero_point) * step`. That is lower

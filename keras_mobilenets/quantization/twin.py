@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from keras_mobilenets.graph import Node
+from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
 from keras_mobilenets.quantization.grid import grid_around
@@ -22,20 +22,14 @@ from keras_mobilenets.quantization.layers import (
     QuantKernel,
     QuantReLU,
 )
-from keras_mobilenets.quantization.observers import Observer
 from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan
-from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
 from keras_mobilenets.quantization.roles import Role
+from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH, Settings, check_target
 
 NORMALIZED_RANGE = (-1.0, 1.0)
 """What `preprocess_input` of MobileNet and MobileNetV2 gives."""
 PIXEL_RANGE = (0.0, 255.0)
-
-UNFUSED_HARD_SWISH = ("xnnpack", "edgetpu")
-"""Targets that have no integer operation for hard-swish."""
-TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "npu")
-
-InputRange = tuple[float, float] | dict[str, tuple[float, float] | None] | None
 
 _QUANTIZED: dict[type, Any] = {
     keras.layers.Conv2D: QuantConv2D,
@@ -43,28 +37,6 @@ _QUANTIZED: dict[type, Any] = {
     keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
     keras.layers.Dense: QuantDense,
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `quantize_model` was asked for; its docstring says what each means."""
-
-    input_range: InputRange = None
-    weight_bits: int = 8
-    activation_bits: int = 8
-    symmetric: bool = False
-    observer: str | Observer = "moving_average"
-    target: str = "xnnpack"
-
-    def __post_init__(self):
-        if self.target not in TARGETS:
-            raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={self.target!r}")
-        if not 2 <= self.weight_bits <= 8:
-            raise ValueError(f"`weight_bits` must be from 2 to 8. Received: weight_bits={self.weight_bits}")
-        if not 2 <= self.activation_bits <= 16:
-            raise ValueError(
-                f"`activation_bits` must be from 2 to 16. Received: activation_bits={self.activation_bits}"
-            )
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -79,11 +51,17 @@ class QuantizedModel(keras.Model):
     Args:
         *args, **kwargs: of a functional `keras.Model`.
 
+    Attributes:
+        settings: what the model was quantized for, a frozen record of the arguments of `quantize_model`: target,
+            observer, bit widths, input range. A saved, loaded or cloned model has it too.
+
     Example:
 
     >>> model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None)
     >>> isinstance(quantize_model(model), QuantizedModel)
     True
+    >>> quantize_model(model, target="npu").settings.target
+    'npu'
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -92,6 +70,57 @@ class QuantizedModel(keras.Model):
         for layer in layers.values():
             if isinstance(layer, QuantKernel | QuantBatchNormalization):
                 layer.wire(layers)
+
+    @property
+    def settings(self) -> Settings:
+        return settings_of(self)
+
+
+# Keras writes the bare name of a model's class into `.h5` files.
+keras.saving.get_custom_objects()["QuantizedModel"] = QuantizedModel
+
+
+def settings_of(model: keras.Model) -> Settings:
+    """What a model was quantized for, wholly or in a nested model.
+
+    A model that was saved before this was kept shows its target by its hard-swish.
+    """
+    layers = inline(model).layers
+    for layer in layers:
+        if isinstance(layer, Quantizer) and layer.settings is not None:
+            return layer.settings
+    fused = not any(isinstance(layer, QuantHardSwish) for layer in layers) and any(
+        isinstance(layer, HardSwish) for layer in layers
+    )
+    return Settings(
+        weight_bits=next((layer.weight_bits for layer in layers if isinstance(layer, QuantKernel)), 8),
+        activation_bits=next((layer.bits for layer in layers if isinstance(layer, FakeQuant)), 8),
+        target="npu" if fused else "xnnpack",
+    )
+
+
+def target_for(model: keras.Model, target: str | None = None) -> str:
+    """What shall run the file of a model: `target`, or by default what the model was quantized for.
+
+    Raises:
+        ValueError: there is no such target, or it rounds hard-swish in other places than the model does.
+    """
+    if target is not None:
+        check_target(target)
+    layers = inline(model).layers if isinstance(model, keras.Function | keras.Sequential) else []
+    if not any(isinstance(layer, Quantizer | QuantKernel) for layer in layers):
+        return target or Settings.target
+    own = settings_of(model)
+    if target is None:
+        return own.target
+    differs = own.unfused_hard_swish != (target in UNFUSED_HARD_SWISH)
+    if differs and any(isinstance(layer, QuantHardSwish | HardSwish) for layer in layers):
+        raise ValueError(
+            f"{model.name} was quantized for target={own.target!r}, and {target!r} rounds hard-swish in other places. "
+            f"Quantize for it: quantize_model(strip_quantization(model), target={target!r}), then calibrate or train. "
+            f"Received: target={target!r}"
+        )
+    return target
 
 
 class Copies:
@@ -157,7 +186,7 @@ class Rewriter:
             return QuantBatchNormalization.from_config(config)
         if role is Role.HARD_SIGMOID:
             return QuantHardSigmoid.from_config({**config, "bits": self.activation_bits(node)})
-        if role is Role.HARD_SWISH and self.settings.target in UNFUSED_HARD_SWISH:
+        if role is Role.HARD_SWISH and self.settings.unfused_hard_swish:
             return QuantHardSwish.from_config({**config, "bits": self.activation_bits(node)})
         if role is Role.RELU and self.is_clipped_by_quantizer(node):
             return QuantReLU.from_config(config)

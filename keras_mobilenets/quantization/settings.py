@@ -1,0 +1,67 @@
+"""What a model is quantized for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+
+from keras_mobilenets.quantization.observers import Observer, get_observer
+
+UNFUSED_HARD_SWISH = ("xnnpack", "edgetpu")
+"""Targets that have no integer operation for hard-swish."""
+TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "npu")
+
+InputRange = tuple[float, float] | dict[str, tuple[float, float] | None] | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `quantize_model` was asked for; its docstring says what each means."""
+
+    input_range: InputRange = None
+    weight_bits: int = 8
+    activation_bits: int = 8
+    symmetric: bool = False
+    observer: str | Observer = "moving_average"
+    target: str = "xnnpack"
+
+    def __post_init__(self):
+        check_target(self.target)
+        get_observer(self.observer)
+        if not 2 <= self.weight_bits <= 8:
+            raise ValueError(f"`weight_bits` must be from 2 to 8. Received: weight_bits={self.weight_bits}")
+        if not 2 <= self.activation_bits <= 16:
+            raise ValueError(
+                f"`activation_bits` must be from 2 to 16. Received: activation_bits={self.activation_bits}"
+            )
+
+    @property
+    def unfused_hard_swish(self) -> bool:
+        """Whether a hard-swish is computed, and rounded, as an addition and a product."""
+        return self.target in UNFUSED_HARD_SWISH
+
+    def get_config(self) -> dict[str, Any]:
+        named = isinstance(self.observer, str)
+        return {
+            **asdict(self),
+            "observer": self.observer if named else keras.saving.serialize_keras_object(self.observer),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Settings:
+        """Settings from `get_config`, which a file may have given lists in place of tuples."""
+        given, observer = config["input_range"], config["observer"]
+        if isinstance(given, dict):
+            given = {name: ends and tuple(ends) for name, ends in given.items()}
+        elif given is not None:
+            given = tuple(given)
+        named = isinstance(observer, str)
+        return cls(**{**config, "input_range": given, "observer": observer if named else get_observer(observer)})
+
+
+def check_target(target: str) -> None:
+    """Raises a ValueError if there is no such target."""
+    if target not in TARGETS:
+        raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={target!r}")
