@@ -153,3 +153,15 @@ def test_choices_are_those_of_the_library():
     assert {one.value for one in Precision} == {"float32" if one is None else one for one in SCHEMES}
     assert tuple(one.value for one in Target) == TARGETS
     assert tuple(one.value for one in InputDtype) == INPUT_DTYPES
+
+
+def test_home_is_expanded_and_a_project_stays(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert call("~/tiny.keras", "~/made.tflite").exit_code == 0 and (saved.parent / "made.tflite").is_file()
+    assert "made.keras" in call("~/made.keras").output.replace(str(saved.parent), "~")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "thesis.docx").touch()
+    result = call(saved, project)
+    assert result.exit_code == 1 and "holds 'thesis.docx', which would be lost" in result.output
+    assert [path.name for path in project.iterdir()] == ["thesis.docx"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_onnx, export_saved_model
+from keras_mobilenets.export.saved_model import foreign_files
 from keras_mobilenets.quantization import calibrate, quantize_model
 
 
@@ -85,7 +87,7 @@ def test_quantized_and_sizeless_models_are_served(model, tmp_path):
 def test_failed_export_leaves_the_old_folder(model, tmp_path, monkeypatch):
     folder = tmp_path / "1"
     folder.mkdir()
-    (folder / "old").write_text("old")
+    (folder / "saved_model.pb").write_text("old")
 
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -93,7 +95,26 @@ def test_failed_export_leaves_the_old_folder(model, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_mobilenets.export.saved_model._compare", fail)  # when the new one is all but done
     with pytest.raises(OSError, match="No space left"):
         export_saved_model(model, folder)
-    assert [one.name for one in folder.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [folder]
+    assert [one.name for one in folder.iterdir()] == ["saved_model.pb"] and list(tmp_path.iterdir()) == [folder]
+
+
+def test_only_a_saved_model_is_replaced(model, served, tmp_path):
+    """What it writes is all its own; anything else in the folder, at any depth, is kept and named."""
+    folder = tmp_path / "project"
+    assert not foreign_files(served[0].path)
+    shutil.copytree(served[0].path, folder)
+    (tmp_path / "link").symlink_to("project")
+    export_saved_model(model, tmp_path / "link", verbose=False)
+    assert (tmp_path / "link").is_symlink() and not foreign_files(folder)
+    for name in ("variables/notes.txt", "assets/words.txt", "thesis.docx"):
+        (folder / name).touch()
+        with pytest.raises(FileExistsError, match=f"project holds '{name}', which would be lost"):
+            export_saved_model(model, folder, verbose=False)
+        (folder / name).unlink()
+    (folder / "saved_model.pb").unlink()
+    with pytest.raises(FileExistsError, match="project holds 'assets', 'fingerprint.pb', 'variables'"):
+        export_saved_model(model, folder, verbose=False)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "project"]
 
 
 def test_report_prints(served, capsys):

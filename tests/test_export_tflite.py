@@ -224,6 +224,18 @@ def test_labels_and_normalization_inside(integer, tmp_path):
         export_tflite(tiny(), other, labels=tmp_path / "none.txt")
 
 
+def test_home_and_links_at_every_door(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link.tflite").symlink_to("m.tflite")
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS), encoding="utf-8")
+    model.save(tmp_path / "m.keras")
+    report = export_tflite("~/m.keras", "~/link.tflite", labels="~/labels.txt", verbose=False)
+    assert report.path == tmp_path / "link.tflite" and report.path.is_symlink()
+    assert TFLiteModel("~/m.tflite").labels == read_tflite("~/link.tflite").labels == LABELS
+    with pytest.raises(FileExistsError, match="which is a folder"):
+        export_tflite(model, "~", verbose=False)
+
+
 def test_same_model_same_bytes(quantized, integer, tmp_path):
     export_tflite(quantized, tmp_path / "again.tflite", labels=LABELS, verify=images(32), verbose=False)
     assert (tmp_path / "again.tflite").read_bytes() == integer[0].read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.analysis.choice import Candidate, measured
@@ -140,6 +139,6 @@ def _figure(size: tuple[float, float]) -> Figure:
 
 def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     if path is not None:
-        with atomic_path(Path(path)) as temporary:
+        with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=130)
     return figure

@@ -14,6 +14,7 @@ from keras_mobilenets.applications.input_range import ImageModel
 from keras_mobilenets.applications.weights import load_weights
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.activations import activation_layer
+from keras_mobilenets.utils import user_path
 
 Activation = str | Callable[[Any], Any] | None
 Weights = str | os.PathLike[str] | None
@@ -42,7 +43,7 @@ def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, drop
         raise ValueError(f"The dropout rate must be in [0, 1). Received: {dropout!r}")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
-    is_path = isinstance(weights, str | os.PathLike) and os.path.exists(weights)
+    is_path = isinstance(weights, str | os.PathLike) and user_path(weights).exists()
     if weights not in (None, "imagenet") and not is_path:
         raise ValueError(
             "`weights` must be None (random), 'imagenet', or the path of a weight file that exists. "

@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_mobilenets.layers import inline
+from keras_mobilenets.utils import user_path
 
 # Layers that a model has only with `include_top=True`, by their canonical name.
 _TOP = frozenset({"conv_preds", "classifier", "conv_2"})
@@ -68,7 +69,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, skip: Iter
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """Opens the HDF5 part of a weight file, and turns all that can be wrong with the file into one clear error."""
-    path = os.fspath(path)
+    path = str(user_path(path))
     if not os.path.isfile(path):
         raise ValueError(f"{path} is not a file. Weights come as .h5, .weights.h5 or .keras.")
     with open(path, "rb") as file:

@@ -6,18 +6,33 @@ for them, so that help and mistakes are answered at once.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command, quiet
 from keras_mobilenets.cli.request import InputDtype, Precision, Request, Target, check_builder
-from keras_mobilenets.utils import require
+from keras_mobilenets.utils import require, user_path
+
+
+class _Commands(typer.core.TyperGroup):
+    """All commands: `~` in an argument or behind `=` is the home folder, as a shell leaves it to be."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [re.sub(r"^(--[\w-]+=)?(~.*)", _at_home, one) for one in args])
+
+
+def _at_home(argument: re.Match[str]) -> str:
+    return (argument[1] or "") + str(user_path(argument[2]))
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="keras-mobilenets",
     no_args_is_help=True,
     add_completion=False,

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from keras_mobilenets.data.images import BrokenImage, check_image
+from keras_mobilenets.utils import user_path
 
 VALIDATION_NAMES = ("val", "validation", "valid", "test")  # of these, the first that is there
 
@@ -89,6 +90,7 @@ def scan_folder(
     >>> flowers = scan_folder("flowers", validation_split=0.25)  # doctest: +SKIP
     """
     _check_arguments(validation_split, on_error)
+    folder = user_path(folder)
     found_names = class_folders(folder)
     names = tuple(class_names) if class_names else found_names
     root, train_root = Path(folder), _train_root(Path(folder))
@@ -113,6 +115,7 @@ def class_folders(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises:
         ValueError: no such folder, or fewer than two classes.
     """
+    folder = user_path(folder)
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {os.fspath(folder)}")
     root = _train_root(Path(folder))
@@ -132,6 +135,7 @@ def picture_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     Raises:
         ValueError: no such folder, or no pictures.
     """
+    folder = user_path(folder)
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {os.fspath(folder)}")
     readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}

@@ -192,7 +192,7 @@ def load(
         classes, broken = folder.class_names, folder.broken
         name = os.path.basename(os.path.abspath(data))
     else:
-        name = os.fspath(data)
+        name = os.path.expanduser(data)
         train, val, classes = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
     size = pipeline.usual_size(val) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_mobilenets.utils import user_path
+
 BUNDLED = "digits"
 CUTS = ("auto", "none", "crop", "crop_flip")
 EXTRAS = ("rand_augment", "random_erasing", "mix_up", "cut_mix")
@@ -40,14 +42,14 @@ def is_folder(data: str | os.PathLike[str]) -> bool:
     Raises:
         ValueError: it is neither; the message names the nearest data sets.
     """
-    text = os.fspath(data)
+    text = str(user_path(data))
     if os.path.isdir(text):
         return not os.path.isfile(os.path.join(text, "dataset_info.json"))
     if os.path.exists(text):
         raise ValueError(f"`data` must be a folder or the name of a data set. Received a file: {text}")
     if re.fullmatch(r"\w+(/\w+)?(:[\d.*]+)?", text) and _is_builder(text):
         return False
-    if isinstance(data, os.PathLike) or text.startswith((".", "~")) or os.sep in text:
+    if isinstance(data, os.PathLike) or text.startswith(".") or os.sep in text:
         raise ValueError(f"There is no folder {text}")
     near = difflib.get_close_matches(text, known_datasets(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `keras-mobilenets list datasets`"

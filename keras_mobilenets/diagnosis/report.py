@@ -23,7 +23,7 @@ from keras_mobilenets.export.samples import labelled_batches
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization import FakeQuant, InputQuant, is_quantized, strip_quantization
 from keras_mobilenets.tflite.file import read_bytes
-from keras_mobilenets.utils import atomic_path
+from keras_mobilenets.utils import atomic_path, user_path
 
 BATCH = 32  # a few dozen feature maps of so many images are alive at once: 1 GB for MobileNetV2 1.0 at 224 pixels
 
@@ -131,7 +131,7 @@ class QuantizationReport:
 
         with atomic_path(path) as temporary:
             temporary.write_text(write_page(self), encoding="utf-8")
-        return Path(path)
+        return user_path(path)
 
     def __rich__(self) -> Table:
         table = Table(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish, inline
+from keras_mobilenets.utils import user_path
 
 INPUT_DTYPES = ("uint8", "int8", "float32")
 
@@ -20,7 +20,7 @@ def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
     """The model itself, or the one in a `.keras` file."""
     if isinstance(model, keras.Model):
         return model
-    path = Path(model)
+    path = user_path(model)
     if not path.is_file():
         raise FileNotFoundError(f"No such .keras file: {path}")
     return keras.models.load_model(path, compile=False)

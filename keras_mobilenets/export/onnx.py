@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,7 +11,7 @@ from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
 from keras_mobilenets.export.samples import Images, given_normalization
 from keras_mobilenets.quantization import is_quantized, strip_quantization
-from keras_mobilenets.utils import atomic_path, require
+from keras_mobilenets.utils import atomic_path, output_path, require, user_path
 
 
 def export_onnx(
@@ -53,6 +52,8 @@ def export_onnx(
     1.0
     """
     conversion.require_tensorflow()
+    path = user_path(path)
+    output_path(path)
     require("tf2onnx", "onnx")
     runtime = require("onnxruntime", "onnx")
     model = conversion.load(model)
@@ -70,7 +71,7 @@ def export_onnx(
         parity.require_equal(compared)
         size_bytes = temporary.stat().st_size
     inputs = {session.get_inputs()[0].name: "float32 ? x " + " x ".join(map(str, shape))}
-    report = ServingReport(Path(path), inputs, compared, size_bytes)
+    report = ServingReport(path, inputs, compared, size_bytes)
     if verbose:
         report.print()
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
 from keras_mobilenets.export.samples import Images, given_normalization
 from keras_mobilenets.tflite.metadata import Normalization
-from keras_mobilenets.utils import atomic_path
+from keras_mobilenets.utils import atomic_path, output_path, user_path
 
 CROP_FRACTION = 0.875  # of the largest centred part with the model's proportions, as MobileNets are evaluated
+FOLDERS = {"variables", "assets"}
+OWN = re.compile(r"(saved_model|keras_metadata|fingerprint)\.pb|variables(/variables\.(index|data-\d+-of-\d+))?|assets")
 EDGE_TO_EDGE = 64  # a smaller picture is a thumbnail that its object fills: not cropped
 
 
@@ -38,7 +41,8 @@ def export_saved_model(
 
     Args:
         model: a Keras model with one image input, or the path of a `.keras` file.
-        path: of the folder. TensorFlow Serving expects it to be named by a version number: `models/flowers/1`.
+        path: of the folder. TensorFlow Serving expects it to be named by a version number: `models/flowers/1`. A
+            SavedModel is replaced, a folder with anything else in it is refused.
         input_shape: (height, width, channels), for a model that takes images of any size.
         normalization: from pixels to what the model takes, as in `export_tflite`; None leaves `serve_jpeg` out.
         verify: images as the model takes them, in whatever `fit` takes; seeded random ones by default.
@@ -51,7 +55,7 @@ def export_saved_model(
         FileNotFoundError: the model file does not exist.
         ValueError: an argument does not fit.
         RuntimeError: Keras does not run on TensorFlow, or the folder does not answer as the model does.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or holds something else than a SavedModel.
 
     Example:
 
@@ -61,6 +65,8 @@ def export_saved_model(
     {'serve': 'float32 ? x 8 x 8 x 3', 'serve_jpeg': 'string ?'}
     """
     conversion.require_tensorflow()
+    path = user_path(path)
+    output_path(path, foreign=foreign_files)
     model = conversion.load(model)
     shape = conversion.image_shape(model, input_shape)
     transform = given_normalization(model, normalization)
@@ -68,14 +74,23 @@ def export_saved_model(
     signatures = {"serve": "float32 ? x " + " x ".join(map(str, shape))}
     if transform is not None:
         signatures["serve_jpeg"] = "string ?"
-    with atomic_path(path) as folder:
+    with atomic_path(path, foreign=foreign_files) as folder:
         _write(model, folder, shape, transform)
         compared = _compare(model, folder, images)
         size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    report = ServingReport(Path(path), signatures, compared, size_bytes)
+    report = ServingReport(path, signatures, compared, size_bytes)
     if verbose:
         report.print()
     return report
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """What a folder holds besides a SavedModel; everything, where there is none."""
+    names = {one.name for one in folder.iterdir()}
+    if "saved_model.pb" not in names:
+        return sorted(names)
+    inside = {f"{name}/{one.name}" for name in FOLDERS & names for one in (folder / name).iterdir()}
+    return sorted(name for name in names | inside if not OWN.fullmatch(name))
 
 
 def _write(model: keras.Model, folder: Path, shape: tuple[int, int, int], transform: Normalization | None) -> None:

@@ -19,7 +19,7 @@ from keras_mobilenets.tflite.audit import audit
 from keras_mobilenets.tflite.edit.slim import slim
 from keras_mobilenets.tflite.file import read_tflite
 from keras_mobilenets.tflite.metadata import Normalization
-from keras_mobilenets.utils import atomic_path
+from keras_mobilenets.utils import atomic_path, output_path, user_path
 
 
 def export_tflite(
@@ -95,6 +95,8 @@ def export_tflite(
     """
     conversion.require_tensorflow()
     _check_choices(quantize, input_dtype)
+    path = user_path(path)
+    output_path(path)
     model = conversion.load(model)
     target = target_for(model, target)
     shape = conversion.image_shape(model, input_shape)
@@ -111,11 +113,11 @@ def export_tflite(
     )
     fast_pixels = target == "xnnpack"
     content = _finished(made, model, shape, transform, names, dynamic_batch, fast_pixels)
-    report = _report(Path(path), content, made, model, images, transform, len(names))
+    report = _report(path, content, made, model, images, transform, len(names))
     if strict and not report.audit.is_integer:
         found = report.audit.float_operations or report.audit.float_tensors
         raise ValueError(f"Not integer throughout, so nothing was written: {', '.join(found)}")
-    _write(Path(path), content)
+    _write(path, content)
     if verbose:
         report.print()
     return report
@@ -126,7 +128,7 @@ def read_label_list(labels: Sequence[str] | str | os.PathLike[str] | None) -> li
     if labels is None:
         return []
     if isinstance(labels, str | os.PathLike):
-        path = Path(labels)
+        path = user_path(labels)
         if not path.is_file():
             raise FileNotFoundError(f"No such label file: {path}")
         return path.read_text(encoding="utf-8").splitlines()

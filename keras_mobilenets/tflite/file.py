@@ -10,12 +10,12 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_mobilenets.tflite import metadata as tflite_metadata
+from keras_mobilenets.utils import user_path
 
 try:
     from ai_edge_litert import schema_py_generated as schema
@@ -174,10 +174,10 @@ def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
     """The content of a file, or `source` itself if it is bytes, once it is known to begin as a `.tflite` does."""
     if isinstance(source, bytes):
         content, name = source, "these bytes"
-    elif not Path(source).is_file():
+    elif not user_path(source).is_file():
         raise FileNotFoundError(f"No such .tflite file: {source}")
     else:
-        content, name = Path(source).read_bytes(), str(source)
+        content, name = user_path(source).read_bytes(), str(source)
     if len(content) < 8 or content[4:8] != IDENTIFIER:
         raise ValueError(f"{name}: not a .tflite file ({len(content)} bytes that do not carry its mark, 'TFL3').")
     return content

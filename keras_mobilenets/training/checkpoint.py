@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -19,10 +20,11 @@ import numpy as np
 from keras_mobilenets.layers.replicas import processes
 from keras_mobilenets.training.compiling import trained_part
 from keras_mobilenets.training.devices import agree, gathered, process
-from keras_mobilenets.utils import atomic_path, locked
+from keras_mobilenets.utils import atomic_path, locked, user_path
 
 BEST_FILE = "best.json"
 HISTORY = "history"
+HALF_WRITTEN = (".[0-9]*-[0-9]*.npz.*", f".{BEST_FILE}.*")  # what `atomic_path` writes to
 STEPS_TOGETHER = 8  # between two in which several processes ask each other whether one was told to end
 
 
@@ -59,7 +61,7 @@ class Checkpoint(keras.callbacks.Callback):
         for name, value in (("keep", keep), ("every", every)):
             if value < 1:
                 raise ValueError(f"`{name}` must be > 0. Received: {name}={value}")
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self.keep = keep
         self.every = every
         self.monitor = monitor
@@ -111,7 +113,7 @@ class Checkpoint(keras.callbacks.Callback):
         first = process() == 0
         with locked(self.folder) if first else contextlib.nullcontext():
             # Of a process that was killed while it wrote:
-            for left_over in self.folder.glob(".*.*.*") if first else ():
+            for left_over in itertools.chain.from_iterable(map(self.folder.glob, HALF_WRITTEN)) if first else ():
                 shutil.rmtree(left_over, ignore_errors=True)
             if threading.current_thread() is threading.main_thread():
                 heard = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != signal.SIG_IGN]
@@ -182,7 +184,7 @@ class Checkpoint(keras.callbacks.Callback):
                 np.savez(temporary, **arrays)
             best = self._mark_best()
         except OSError as error:
-            message = f"{error.strerror}: {path} could not be written. The checkpoints before it are whole"
+            message = f"{error.strerror or error}: {path} could not be written. The checkpoints before it are whole"
             raise OSError(error.errno, message) from error
         for old in self._paths()[: -self.keep]:
             if old.name != best:

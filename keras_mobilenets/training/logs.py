@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_mobilenets.training.devices import process
-from keras_mobilenets.utils import atomic_path
+from keras_mobilenets.utils import atomic_path, user_path
 
 
 class JsonLines(keras.callbacks.Callback):
@@ -31,7 +30,7 @@ class JsonLines(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike[str], *, run: str = "", every: int = 100) -> None:
         super().__init__()
-        self.path = Path(path)
+        self.path = user_path(path)
         self.run = run
         self.every = every
 

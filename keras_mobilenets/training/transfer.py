@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -62,7 +61,7 @@ def fine_tune(
     recipe = named(recipe) if isinstance(recipe, str) else recipe
     epochs = recipe.epochs if epochs is None else epochs
     rate = recipe.rate(data.batch_size) if learning_rate is None else learning_rate
-    saved = [Checkpoint(Path(checkpoints) / f"stage-{index}") if checkpoints else None for index in range(9)]
+    saved = [Checkpoint(os.path.join(checkpoints, f"stage-{index}")) if checkpoints else None for index in range(9)]
     if saved[0] is None or saved[0].position() == (0, 0):  # else everything that follows is restored anyway
         tell("the classifier alone, on the features of the network as it was given")
         tell(f"held out {fit_head(model, data, progress=progress)[-1]['val_accuracy']:6.1%}")
