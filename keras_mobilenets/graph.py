@@ -15,7 +15,8 @@ class Node:
         layer: the layer or operation; an `InputLayer` for an input of the model.
         args: what it is called with; tensors are nodes.
         kwargs: likewise.
-        tensor: the symbolic value of the node in the model that it was read from; None for a node that was added.
+        tensor: the symbolic value of the node in the model that it was read from, or one like it for a node that was
+            added. A layer with several outputs has their structure; each is the value of an `Item` node that reads it.
     """
 
     def __init__(self, layer: Any, args: tuple = (), kwargs: dict[str, Any] | None = None, tensor: Any = None):
@@ -43,6 +44,22 @@ class Node:
         )
 
 
+class Item:
+    """Takes one of the tensors that a layer with several outputs gives.
+
+    Args:
+        index: its place in the flattened structure.
+        name: of the node.
+    """
+
+    def __init__(self, index: int, name: str):
+        self.index = index
+        self.name = name
+
+    def __call__(self, values: Any) -> Any:
+        return keras.tree.flatten(values)[self.index]
+
+
 class Graph:
     """The nodes of a flat functional model, each one after those that it reads.
 
@@ -61,11 +78,7 @@ class Graph:
 
     @classmethod
     def of(cls, model: keras.Model) -> Graph:
-        """Reads a flat functional model.
-
-        Raises:
-            ValueError: a layer has several outputs.
-        """
+        """Reads a flat functional model."""
         nodes: list[Node] = []
         by_tensor: dict[int, Node] = {}
         tensors = []  # kept alive, so that no other tensor gets the id of one of them
@@ -76,14 +89,14 @@ class Graph:
             tensors.append(node.tensor)
 
         def record(layer, *args, **kwargs):
-            tensor = layer(*args, **kwargs)
-            if not isinstance(tensor, keras.KerasTensor):
-                raise ValueError(
-                    f"Layer {layer.name!r} ({type(layer).__name__}) has several outputs, which is not known here."
-                )
+            value = layer(*args, **kwargs)
             args, kwargs = keras.tree.map_structure(lambda leaf: by_tensor.get(id(leaf), leaf), (args, kwargs))
-            add(Node(layer, args, kwargs, tensor))
-            return tensor
+            node = Node(layer, args, kwargs, value)
+            add(node)
+            if not isinstance(value, keras.KerasTensor):
+                for index, tensor in enumerate(keras.tree.flatten(value)):
+                    add(Node(Item(index, f"{layer.name}_{index}"), (node,), tensor=tensor))
+            return value
 
         layers = {id(layer.output): layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer)}
         for tensor in keras.tree.flatten(model.input):

@@ -15,6 +15,7 @@ from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.quantize import is_quantized
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.regions import FloatEntry, another
 from keras_mobilenets.quantization.roles import Role, role_of
 from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
 from keras_mobilenets.quantization.twin import target_for
@@ -146,6 +147,8 @@ class _Deployment:
             return self.fake_quant(node, args[0], *layer.grid(self.bits))
         if isinstance(layer, FakeQuant):
             return self.fake_quant(node, args[0], *self.range_of(node))
+        if isinstance(layer, FloatEntry):
+            return self.enter_float(node, args[0])
         if role_of(layer) is Role.JOIN:
             return self.join(node, args[0])
         if is_kernel(node):
@@ -167,10 +170,15 @@ class _Deployment:
             weights = [np.asarray(rounded.get(id(weight), weight)) for weight in layer.layer.weights]
             layer = layer.layer
         config = {**layer.get_config(), "dtype": "float32", "name": self.unique_name(layer.name)}
-        new = getattr(layer, "float_class", type(layer)).from_config(config)
+        new = layer.float_class.from_config(config) if hasattr(layer, "float_class") else another(layer, config)
         if weights:
             self.weights.append((new, weights))
         return new(*args, **kwargs)
+
+    def enter_float(self, node: Node, value: Any) -> Any:
+        """What keeps a converter from making integer operations of those that read the value."""
+        is_rounded = not node.inputs[0].is_input and "float" in value.dtype
+        return -(value * -1.0) if is_rounded else value
 
     def join(self, node: Node, values: Any) -> Any:
         """A concatenation: it has no arithmetic, so that all that it joins must be on one grid already."""

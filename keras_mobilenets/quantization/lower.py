@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.graph import Graph, Node
+from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.layers import HardSigmoid, HardSwish
 from keras_mobilenets.quantization.roles import KERNEL_LAYERS
 
@@ -48,23 +48,23 @@ def lower(graph: Graph, derived: Callable[[Any, Any], None] = lambda old, new: N
         graph: of a flat model.
         derived: called with the old and the new layer where one takes the place of another or is split off it.
 
-    Raises:
-        ValueError: an activation is not known.
     """
-    lower_operations(graph)
+    lower_operations(graph, derived)
     _lower_activations(graph, derived)
     _lower_composed(graph, derived)
     find_hard_activations(graph)
     return graph
 
 
-def lower_operations(graph: Graph) -> None:
+def lower_operations(graph: Graph, derived: Callable[[Any, Any], None] = lambda old, new: None) -> None:
     """Puts layers in place of operations on tensors, where there are such layers."""
     for node in list(graph.nodes):
         if type(node.layer).__name__ == "ConvertToTensor":  # what is left of the border of a nested model
             graph.redirect(node, node.inputs[0])
-        elif not node.is_input and not isinstance(node.layer, keras.layers.Layer):
+        elif not node.is_input and not isinstance(node.layer, keras.layers.Layer | Item):
+            operation = node.layer
             _lower_operation(node)
+            derived(operation, node.layer)
 
 
 def find_hard_activations(graph: Graph) -> None:
@@ -95,7 +95,7 @@ def _lower_activations(graph: Graph, derived: Callable[[Any, Any], None]) -> Non
             and _activation_name(node.layer) != "linear"
         ):
             activation = activation_of(node.layer, f"{node.name}_{_activation_name(node.layer)}")
-            graph.insert_after(node, Node(activation, (node,)))
+            graph.insert_after(node, Node(activation, (node,), tensor=node.tensor))
 
 
 def _lower_composed(graph: Graph, derived: Callable[[Any, Any], None]) -> None:
@@ -105,15 +105,17 @@ def _lower_composed(graph: Graph, derived: Callable[[Any, Any], None]) -> None:
         layer = node.layer
         if isinstance(layer, keras.layers.Activation) and _activation_name(layer) == "silu":
             gate = keras.layers.Activation("sigmoid", name=f"{layer.name}_sigmoid", dtype=layer.dtype_policy)
-            gate_node = Node(gate, node.args)
+            gate_node = Node(gate, node.args, tensor=node.tensor)
             graph.nodes.insert(graph.nodes.index(node), gate_node)
             node.layer = keras.layers.Multiply(name=layer.name, dtype=layer.dtype_policy)
             node.args = ([node.inputs[0], gate_node],)
             new = gate, node.layer
         elif type(layer) is keras.layers.SeparableConv2D:
             new = halves.setdefault(id(layer), _split_separable(layer))
-            graph.nodes.insert(graph.nodes.index(node), Node(new[0], node.args))
-            node.layer, node.args = new[1], (graph.nodes[graph.nodes.index(node) - 1],)
+            shape = new[0].compute_output_shape(node.inputs[0].tensor.shape)
+            depthwise = Node(new[0], node.args, tensor=keras.KerasTensor(shape, node.tensor.dtype))
+            graph.nodes.insert(graph.nodes.index(node), depthwise)
+            node.layer, node.args = new[1], (depthwise,)
         else:
             continue
         for part in new:
@@ -155,13 +157,10 @@ def _activation_name(layer: Any) -> str:
 
 
 def _activation_layer(layer: Any, name: str) -> Any:
-    function = _activation_name(layer)
-    if function not in _ACTIVATIONS:
-        raise ValueError(
-            f"Layer {layer.name!r} has the activation {function!r}, which cannot be quantized. Known ones: "
-            f"{sorted(_ACTIVATIONS)}. Use one of them."
-        )
-    return _ACTIVATIONS[function](name=name, dtype=layer.dtype_policy)
+    made = _ACTIVATIONS.get(_activation_name(layer))
+    if made is None:
+        return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
+    return made(name=name, dtype=layer.dtype_policy)
 
 
 def _lower_operation(node: Node) -> None:

@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 import keras
 
-from keras_mobilenets.graph import Graph, Node
+from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.quantization.config import QuantizeConfig
 from keras_mobilenets.quantization.lower import is_relu
-from keras_mobilenets.quantization.roles import Role, role_of
+from keras_mobilenets.quantization.regions import insert_entries
+from keras_mobilenets.quantization.roles import PASSING, Role, role_of
 
 PROBABILITY = (0.0, 255.0 / 256.0)
 """The range that TFLite prescribes for softmax and sigmoid: scale 1/256, zero point -128."""
 TANH = (-1.0, 127.0 / 128.0)
 """Likewise for tanh: scale 1/128, zero point 0."""
 
-_COMPUTES = (Role.KERNEL, Role.NORM, Role.RELU, Role.HARD_SWISH, Role.COMBINE, Role.JOIN, Role.AVERAGE)
-_PASSES = (Role.MOVE, Role.TRAINING)
+_COMPUTES = (Role.KERNEL, Role.NORM, Role.RELU, Role.HARD_SWISH, Role.COMBINE, Role.JOIN, Role.AVERAGE, Role.REQUANTIZE)
 
 
 class Plan:
@@ -35,11 +35,13 @@ class Plan:
         quantized: the nodes behind which a feature map is quantized, with a fixed range or None where it is observed.
         tied: the nodes whose output is rounded to the grid of another node.
         joined: the nodes that share the quantizer of a concatenation, and that concatenation.
+        left_in_float: the nodes that stay in float without having been asked to: the runtimes have no integer form of
+            them.
         fronts: for each input of the model that is quantized, the last node of the normalization and augmentation
             behind it, and the normalization's (scale, offset).
 
     Raises:
-        ValueError: a layer cannot be quantized.
+        ValueError: a `QuantizeConfig` does not fit its layer.
     """
 
     def __init__(
@@ -54,11 +56,15 @@ class Plan:
         self.outputs = graph.output_nodes()
         self.config_of = config_of
         self.roles = {node: self._role(node) for node in graph.nodes}
+        self.left_in_float: list[Node] = []
         self.floating = self._floating(stays_float, by_first)
         inputs = (node for node in graph.nodes if node.is_input)
         self.fronts = {node: self._follow(node) for node in inputs if self._is_read_as_integers(node)}
         self._in_front = self._nodes_in_front()
-        self._check()
+        self.floating.update(node for node in graph.nodes if self._is_front(node) and node not in self._in_front)
+        insert_entries(graph, self.floating)
+        self.roles = {node: self.roles.get(node) for node in graph.nodes}
+        self.consumers = graph.consumers()
         self.tied = {node: self._source_of_grid(node) for node in graph.nodes if self._keeps_grid(node)}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
         self.joined = self._find_joined()
@@ -80,9 +86,15 @@ class Plan:
             operation = [node]
             while self.fuses(operation[-1]):
                 operation.extend(self.consumers[operation[-1]])
-            is_first = not any(self.fuses(source) for source in node.inputs)
-            if is_first and any(stays_float(part) for part in (operation[:1] if by_first else operation)):
+            if any(self.fuses(source) for source in node.inputs):
+                continue  # it is not the first one of its operation
+            asked = any(stays_float(part) for part in (operation[:1] if by_first else operation))
+            lacking = [part for part in operation if not self._has_integer_form(part)]
+            item_of_float = isinstance(node.layer, Item) and node.inputs[0] in floating
+            if asked or lacking or item_of_float:
                 floating.update(operation)
+            if not asked:
+                self.left_in_float.extend(lacking)
         return floating
 
     def fuses(self, node: Node) -> bool:
@@ -100,7 +112,7 @@ class Plan:
     def _is_read_as_integers(self, node: Node) -> bool:
         """Whether something that is quantized computes with the value."""
         for reader in self.consumers[node]:
-            if self.roles[reader] in (*_PASSES, Role.FRONT):
+            if self.roles[reader] in (*PASSING, Role.FRONT):
                 if self._is_read_as_integers(reader):
                     return True
             elif reader not in self.floating:
@@ -127,31 +139,29 @@ class Plan:
                 node = node.inputs[0]
         return front
 
-    def _check(self) -> None:
-        for node in self.graph.nodes:
-            reason = None if node in self._in_front or node in self.floating else self._refusal(node)
-            if reason:
-                raise ValueError(
-                    f"Layer {node.name!r} ({type(node.layer).__name__}) cannot be quantized: {reason} Leave it in "
-                    f"float with quantize_model(model, skip=[{node.name!r}]), or say how it is quantized with "
-                    f"quantize_model(model, configs={{{node.name!r}: QuantizeConfig(...)}})."
-                )
+    def _is_front(self, node: Node) -> bool:
+        return self.roles[node] is Role.FRONT
 
-    def _refusal(self, node: Node) -> str | None:
+    def _is_behind_input(self, node: Node) -> bool:
+        """Whether only normalization and augmentation stand between an input of the model and the node."""
+        source = node.inputs[0]
+        while not source.is_input and self.roles[source] in (Role.FRONT, Role.TRAINING):
+            source = source.inputs[0]
+        return source.is_input
+
+    def _has_integer_form(self, node: Node) -> bool:
         role = self.roles[node]
-        if role is None:
-            return "its arithmetic is not known."
-        if role is Role.NORM and not self.fuses(node.inputs[0]):
-            return "it is not the only one behind a convolution or Dense layer, into which it could be folded."
+        if role is Role.NORM:
+            return self.fuses(node.inputs[0])
         if role is Role.FRONT:
-            return "it is known only right behind an input of the model."
-        if role is Role.RELU and not is_relu(node.layer, None, 6.0):
-            return "of ReLU layers only relu and relu6 have an integer form."
-        if role is Role.COMBINE and len(node.inputs) != 2:
-            return "it does not join exactly two different feature maps."
-        if isinstance(node.layer, keras.layers.Softmax) and node.layer.axis != -1:
-            return "its axis is not the last one."
-        return None
+            return self._is_behind_input(node)
+        if role is Role.RELU:
+            return is_relu(node.layer, None, 6.0)
+        if role is Role.COMBINE:
+            return len(node.inputs) == 2
+        if isinstance(node.layer, keras.layers.Softmax):
+            return node.layer.axis in (-1, len(node.tensor.shape) - 1)
+        return role is not None
 
     def _keeps_grid(self, node: Node) -> bool:
         return self.roles[node] is Role.SAME_GRID and node not in self.floating and node not in self._in_front
@@ -159,15 +169,17 @@ class Plan:
     def _source_of_grid(self, node: Node) -> Node:
         """The node behind whose quantizer the values of this one got their grid."""
         source = node.inputs[0]
-        while not source.is_input and self.roles[source] in (*_PASSES, Role.SAME_GRID):
+        while not source.is_input and self.roles[source] in (*PASSING, Role.SAME_GRID):
             source = source.inputs[0]
         return source
 
     def _quantizer(self, node: Node) -> list[tuple[float, float] | None]:
         """Nothing, or one range: fixed, or None for an observed one."""
         role = self.roles[node]
-        if node.is_input or node in self._in_front or role in (*_PASSES, Role.SAME_GRID) or self.fuses(node):
+        if node.is_input or node in self._in_front or role in (*PASSING, Role.SAME_GRID) or self.fuses(node):
             return []
+        if not isinstance(node.tensor, keras.KerasTensor):
+            return []  # several outputs: each has a node of its own
         if node in self.floating:  # what integers are computed from must be integers
             return [None] if self._is_read_as_integers(node) else []
         if self._is_joined(node):

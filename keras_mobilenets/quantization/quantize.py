@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from keras_mobilenets.quantization.lower import lower
 from keras_mobilenets.quantization.observers import Observer
 from keras_mobilenets.quantization.plan import Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
+from keras_mobilenets.quantization.regions import FloatEntry, another
 from keras_mobilenets.quantization.settings import InputRange, Settings
 from keras_mobilenets.quantization.twin import Copies, QuantizedModel, Rewriter
 
@@ -84,14 +86,21 @@ def quantize_model(
     settings = Settings(input_range, weight_bits, activation_bits, symmetric, observer, target)
     _refuse_quantized(model)
     flat, annotations = see_through(model)
-    graph = lower(Graph.of(flat))
-    known = dict(configs or {})
-    _check_names(graph, [*skip, *(key for key in known if isinstance(key, str))])
+    graph = Graph.of(flat)
+    known, floating = dict(configs or {}), set(skip)
+    names = [node.name for node in graph.nodes]
+
+    def inherit(old, new):
+        if old.name in floating:
+            floating.add(new.name)
+
+    lower(graph, inherit)
+    _check_names([*names, *(node.name for node in graph.nodes)], [*skip, *filter(_is_name, known)])
 
     def config_of(node: Node) -> QuantizeConfig | None:
         return known.get(node.name) or known.get(type(node.layer)) or annotations.get(id(node.layer))
 
-    plan = Plan(graph, lambda node: node.name in skip, config_of)
+    plan = Plan(graph, lambda node: node.name in floating, config_of)
     return _rewrite(plan, settings)
 
 
@@ -145,6 +154,7 @@ def quantize_apply(model: keras.Model, **settings: Any) -> keras.Model:
 
 
 def _rewrite(plan: Plan, settings: Settings) -> keras.Model:
+    _warn_of_float_layers(plan)
     rewriter = Rewriter(plan, settings)
     quantized = plan.graph.build(rewriter.call, first=rewriter.quantize_input, cls=QuantizedModel)
     rewriter.layers.copy_weights()
@@ -159,11 +169,27 @@ def _refuse_quantized(model: keras.Model) -> None:
         raise ValueError(f"Model {model.name!r} is quantized already.")
 
 
-def _check_names(graph: Graph, names: list[str]) -> None:
-    known = [node.name for node in graph.nodes]
+def _is_name(key: str | type) -> bool:
+    return isinstance(key, str)
+
+
+def _check_names(known: list[str], names: list[str]) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"The model has no layer {name!r}. It has: {known}")
+            raise ValueError(f"The model has no layer {name!r}. It has: {list(dict.fromkeys(known))}")
+
+
+def _warn_of_float_layers(plan: Plan) -> None:
+    """Names all layers at once that stay in float without having been asked to."""
+    found = {node.name: type(node.layer).__name__ for node in plan.left_in_float}
+    if found:
+        named = ", ".join(f"{name!r} ({kind})" for name, kind in found.items())
+        warnings.warn(
+            f"Of model {plan.graph.name!r} these layers stay in float, as runtimes have no integer form of them: "
+            f"{named}. All others become integer. To say that you know, pass skip={list(found)}; a layer of your own "
+            "is quantized as configs={name: QuantizeConfig(...)} says.",
+            stacklevel=4,
+        )
 
 
 def is_quantized(model: keras.Model) -> bool:
@@ -205,7 +231,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
     layers = Copies(lambda node: float_layer(node.layer))
 
     def call(node, args, kwargs):
-        if isinstance(node.layer, FakeQuant | InputQuant):
+        if isinstance(node.layer, FakeQuant | InputQuant | FloatEntry):
             return args[0]
         return layers[node](*args, **kwargs)
 
@@ -223,4 +249,4 @@ def float_layer(layer: Any) -> Any:
     config = layer.get_config()
     if isinstance(layer, QuantHardSigmoid | QuantHardSwish):
         del config["bits"]
-    return _FLOAT.get(type(layer), type(layer)).from_config(config)
+    return _FLOAT[type(layer)].from_config(config) if type(layer) in _FLOAT else another(layer, config)

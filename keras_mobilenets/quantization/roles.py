@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.graph import Item
 from keras_mobilenets.layers import HardSigmoid, HardSwish
 from keras_mobilenets.layers.convolution import Conv2D
 
@@ -29,12 +30,16 @@ class Role(enum.Enum):
     JOIN = enum.auto()  # concatenation: all inputs must be on the grid of the output
     AVERAGE = enum.auto()  # global average: requantizes
     SAME_GRID = enum.auto()  # averages and interpolates, and rounds to the grid of its input
+    REQUANTIZE = enum.auto()  # one integer operation whose result has a grid of its own
     BOUNDED = enum.auto()  # the range of the result is prescribed
     MOVE = enum.auto()  # only moves values: the result is on the grid of the input
     TRAINING = enum.auto()  # does nothing at inference
     FRONT = enum.auto()  # normalization and cropping of images, in front of the model only
     OWN = enum.auto()  # a user's own layer, with a QuantizeConfig
 
+
+PASSING = (Role.MOVE, Role.TRAINING)
+"""What gives values back as they are, in other places perhaps."""
 
 # At inference each of these gives back what it got. By name, as some are younger than the oldest Keras that is known.
 _TRAINING_ONLY = tuple(
@@ -64,19 +69,37 @@ _ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
     (Role.JOIN, (_L.Concatenate,)),
     (Role.AVERAGE, (_L.GlobalAveragePooling2D,)),
     (Role.SAME_GRID, (_L.AveragePooling2D, _L.UpSampling2D)),
-    (Role.BOUNDED, (_L.Softmax, _L.Activation)),  # of Activation only sigmoid and tanh are left after `lower`
+    (Role.REQUANTIZE, (_L.LeakyReLU, _L.PReLU, _L.Maximum, _L.Minimum, _L.GlobalAveragePooling1D)),
+    (Role.BOUNDED, (_L.Softmax,)),
     (Role.MOVE, (_L.Reshape, _L.Flatten, _L.Permute, _L.ZeroPadding2D, _L.Cropping2D)),
     (Role.MOVE, (_L.MaxPooling2D, _L.GlobalMaxPooling2D)),
     (Role.TRAINING, _TRAINING_ONLY),
     (Role.FRONT, (_L.Rescaling, _L.Resizing, _L.CenterCrop, _L.RandomCrop)),
 )
-_OPERATION_ROLES = {"Reshape": Role.MOVE, "Squeeze": Role.MOVE, "ExpandDims": Role.MOVE, "Cast": Role.TRAINING}
+_OPERATION_ROLES = {
+    **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims", "Split", "GetItem"), Role.MOVE),
+    "Cast": Role.TRAINING,
+}
+
+
+_ACTIVATION_ROLES = {
+    "sigmoid": Role.BOUNDED,
+    "tanh": Role.BOUNDED,
+    "gelu": Role.REQUANTIZE,
+    "exponential": Role.REQUANTIZE,
+}
 
 
 def role_of(layer: Any) -> Role | None:
-    """The role of a layer; None where it is not known."""
+    """The role of a layer; None where the runtimes have no integer form of it."""
     if isinstance(layer, _L.InputLayer):
         return Role.INPUT
+    if isinstance(layer, Item):
+        return Role.MOVE
+    if type(layer).__name__ == "Cast" and "float" not in str(layer.dtype):
+        return None
+    if isinstance(layer, _L.Activation):  # those that have a layer of their own are not left after `lower`
+        return _ACTIVATION_ROLES.get(getattr(layer.activation, "__name__", ""))
     if type(layer) in KERNEL_LAYERS:
         return Role.KERNEL
     for role, classes in _ROLES:

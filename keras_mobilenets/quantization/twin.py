@@ -24,6 +24,7 @@ from keras_mobilenets.quantization.layers import (
 )
 from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
+from keras_mobilenets.quantization.regions import another, float_layers
 from keras_mobilenets.quantization.roles import Role
 from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH, Settings, check_target
 
@@ -54,6 +55,8 @@ class QuantizedModel(keras.Model):
     Attributes:
         settings: what the model was quantized for, a frozen record of the arguments of `quantize_model`: target,
             observer, bit widths, input range. A saved, loaded or cloned model has it too.
+        float_layers: names of the layers that stay in float, as they were asked to or as runtimes have no integer form
+            of them.
 
     Example:
 
@@ -74,6 +77,10 @@ class QuantizedModel(keras.Model):
     @property
     def settings(self) -> Settings:
         return settings_of(self)
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        return float_layers(self)
 
 
 # Keras writes the bare name of a model's class into `.h5` files.
@@ -175,7 +182,7 @@ class Rewriter:
         if role is Role.KERNEL:
             config["activation"] = None  # a node of its own since `lower`
         if node in self.plan.floating:
-            return type(layer).from_config(config)
+            return another(layer, config)
         if role is Role.KERNEL:
             config |= {"weight_bits": self.weight_bits(node), **self.surroundings(node)}
             return _QUANTIZED[type(layer)].from_config(config)
