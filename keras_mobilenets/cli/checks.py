@@ -31,7 +31,7 @@ def data(value: str | None) -> str | None:
     """A folder of classes, or the name of a data set."""
     if value is None:
         return None
-    from keras_mobilenets.data.folder import class_folders
+    from keras_mobilenets.data.layout import class_folders
     from keras_mobilenets.data.names import is_folder
 
     try:

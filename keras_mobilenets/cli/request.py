@@ -133,7 +133,7 @@ def _refuse(typed: Sequence[str], names: Sequence[str], belongs_to: str) -> None
 def _pictures(option: str, folder: Path | None) -> Sequence[Path]:
     if folder is None:
         return ()
-    from keras_mobilenets.data.folder import picture_files
+    from keras_mobilenets.data.layout import picture_files
 
     try:
         return picture_files(folder)

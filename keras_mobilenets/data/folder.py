@@ -9,12 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from keras_mobilenets.data.images import BrokenImage, check_image
-from keras_mobilenets.utils import user_path
-
-VALIDATION_NAMES = ("val", "validation", "valid", "test")  # of these, the first that is there
+from keras_mobilenets.data.images import BrokenImage, check_image, printable
+from keras_mobilenets.data.layout import class_paths, files_below, find_layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Photos:
     Attributes:
         paths: the files, in a fixed order.
         labels: int64 array, the index of each file's class.
-        plain: bool array, whether TensorFlow's own decoders read the file as Pillow does.
+        plain: bool array, whether TensorFlow's own decoder of JPEG reads the file as Pillow does.
     """
 
     paths: tuple[str, ...]
@@ -44,10 +41,10 @@ class ImageFolder:
     """What a folder of classes holds.
 
     Attributes:
-        class_names: names of the sub-folders, sorted; a label is an index into them.
+        class_names: names of the sub-folders, sorted, each in one line of plain text; a label is an index into them.
         train: the pictures to train on.
         val: the held-out pictures.
-        broken: why each file was left out, one line per file that begins with its path.
+        broken: why something was left out, one line each that begins with its path.
     """
 
     class_names: tuple[str, ...]
@@ -67,8 +64,10 @@ def scan_folder(
 ) -> ImageFolder:
     """Lists the pictures of a folder that has one sub-folder per class, and opens each of them once.
 
-    If the folder holds `train` and `val` (or `validation`, `valid`, `test`), these are the splits; else a share of
-    each class is drawn with `seed`. Labels follow the sorted names of the sub-folders. Hidden files are passed over.
+    If the folder holds `train` and `val` (or `validation`, `valid`, `dev`, `eval`, `test`; `Training/Testing`,
+    `seg_train/seg_test` and the like), these are the splits; else a share of each class is drawn with `seed`. Labels
+    follow the sorted names of the sub-folders. Hidden files, and what file managers leave, are passed over; folders
+    that are no class, or empty, are named in `broken`.
 
     Args:
         folder: the folder.
@@ -82,71 +81,30 @@ def scan_folder(
         An `ImageFolder`.
 
     Raises:
-        ValueError: no such folder, no pictures, fewer than two classes, a class without a picture, or a broken
-            file under `on_error="raise"`.
+        ValueError: no such folder, no pictures, fewer than two classes, a class without a readable picture, splits
+            of other classes, folders that may be splits or classes, or a broken file under `on_error="raise"`.
 
     Example:
 
     >>> flowers = scan_folder("flowers", validation_split=0.25)  # doctest: +SKIP
     """
     _check_arguments(validation_split, on_error)
-    folder = user_path(folder)
-    found_names = class_folders(folder)
-    names = tuple(class_names) if class_names else found_names
-    root, train_root = Path(folder), _train_root(Path(folder))
-    val_root = None
-    if train_root != root:
-        val_root = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
+    layout = find_layout(folder)
+    names = tuple(class_names) if class_names else layout.class_names
     broken: list[str] = []
-    train = _read_split(train_root, names, broken, on_error, progress)
-    _check_counts(train_root, train, names, broken, partial=class_names is not None)
-    if val_root is None:
+    train = _read_split(layout.train, names, broken, progress)
+    _check_counts(layout.train, train, names, broken, partial=class_names is not None)
+    if layout.val is None:
         train, val = _draw(train, validation_split, seed)
     else:
-        val = _read_split(val_root, names, broken, on_error, progress)
+        val = _read_split(layout.val, names, broken, progress)
+    if broken and on_error == "raise":
+        raise ValueError(_count_broken(broken))
     if not len(val):
-        raise ValueError(f"No picture is left to hold out in {val_root or root}")
-    return ImageFolder(names, train, val, tuple(broken))
-
-
-def class_folders(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names of the classes in an image folder, sorted; no picture is opened.
-
-    Raises:
-        ValueError: no such folder, or fewer than two classes.
-    """
-    folder = user_path(folder)
-    if not os.path.isdir(folder):
-        raise ValueError(f"There is no folder {os.fspath(folder)}")
-    root = _train_root(Path(folder))
-    names = tuple(sorted(_sub_folders(root)))
-    if len(names) >= 2:
-        return names
-    files = sum(path.is_file() for path in root.iterdir())
-    if not names and not files:
-        raise ValueError(f"The folder is empty: {root}")
-    found = f"found only one, {names[0]!r}" if names else f"found none, but {files} files"
-    raise ValueError(f"{root} must hold one sub-folder of pictures per class, at least two; {found}")
-
-
-def picture_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """The pictures in a folder of any layout, sorted, as far as their endings tell; none is opened.
-
-    Raises:
-        ValueError: no such folder, or no pictures.
-    """
-    folder = user_path(folder)
-    if not os.path.isdir(folder):
-        raise ValueError(f"There is no folder {os.fspath(folder)}")
-    readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = tuple(path for path in _files(Path(folder)) if path.suffix.lower() in readable)
-    if not found:
-        raise ValueError(f"There is no picture in {os.fspath(folder)}")
-    return found
-
-
-def _train_root(root: Path) -> Path:
-    return root / "train" if (root / "train").is_dir() else root
+        raise ValueError(f"No picture is left to hold out in {printable(layout.val or layout.train)}")
+    missing = [] if class_names else [names[label] for label in np.setdiff1d(train.labels, val.labels)]
+    absent = [f"{printable(layout.val)}: no picture of {', '.join(missing)}"] if layout.val and missing else []
+    return ImageFolder(names, train, val, (*broken, *absent, *layout.unread))
 
 
 def _check_arguments(validation_split: float, on_error: str) -> None:
@@ -156,22 +114,18 @@ def _check_arguments(validation_split: float, on_error: str) -> None:
         raise ValueError(f'`on_error` must be "skip" or "raise". Received: on_error={on_error!r}')
 
 
-def _sub_folders(root: Path) -> list[str]:
-    return [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-
-
 def _read_split(
-    root: Path,
-    names: tuple[str, ...],
-    broken: list[str],
-    on_error: str,
-    progress: Callable[[int, int], None] | None,
+    root: Path, names: tuple[str, ...], broken: list[str], progress: Callable[[int, int], None] | None
 ) -> Photos:
     """Opens every file below the class folders of `root`; adds a line to `broken` for each that does not read."""
-    strange = sorted(set(_sub_folders(root)) - set(names))
+    folders = class_paths(root)
+    strange = sorted(set(folders) - set(names))
     if strange:
-        raise ValueError(f"{root} holds folders that are no class of the training data: {', '.join(strange)}")
-    files = [(str(path), label) for label, name in enumerate(names) for path in _files(root / name)]
+        raise ValueError(
+            f"{printable(root)} holds folders that are no class of the training data: {', '.join(strange)}"
+        )
+    found = [(label, folders[name]) for label, name in enumerate(names) if name in folders]
+    files = [(str(path), label) for label, folder in found for path in files_below(folder)]
     kept: list[tuple[str, int, bool]] = []
     with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:  # Pillow decodes without holding the GIL
         for done, ((path, label), verdict) in enumerate(zip(files, pool.map(_verdict, files), strict=True), 1):
@@ -181,15 +135,8 @@ def _read_split(
                 kept.append((path, label, verdict))
             if progress:
                 progress(done, len(files))
-    if broken and on_error == "raise":
-        raise ValueError(_count_broken(broken))
     paths, labels, plain = zip(*kept, strict=True) if kept else ((), (), ())
     return Photos(tuple(paths), np.array(labels, np.int64), np.array(plain, bool))
-
-
-def _files(folder: Path) -> list[Path]:
-    below = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def _verdict(file: tuple[str, int]) -> bool | str:
@@ -207,11 +154,13 @@ def _count_broken(broken: Sequence[str]) -> str:
 def _check_counts(root: Path, photos: Photos, names: tuple[str, ...], broken: list[str], partial: bool) -> None:
     hint = f". {_count_broken(broken)}" if broken else ""
     if not len(photos):
-        raise ValueError(f"{root} holds no readable picture{hint}")
+        raise ValueError(f"{printable(root)} holds no readable picture{hint}")
     counts = np.bincount(photos.labels, minlength=len(names))
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty and not partial:
-        raise ValueError(f"{root} holds no readable picture of the class {' or '.join(map(repr, empty))}{hint}")
+        raise ValueError(
+            f"{printable(root)} holds no readable picture of the class {' or '.join(map(repr, empty))}{hint}"
+        )
 
 
 def _draw(photos: Photos, validation_split: float, seed: int) -> tuple[Photos, Photos]:

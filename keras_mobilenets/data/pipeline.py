@@ -101,8 +101,7 @@ def evaluation_batches(
     """
 
     def decode(item: tf.Tensor, label: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.numpy_function(lambda data: read_image(data, image_size), [source.read(item)], tf.uint8)
-        return tf.ensure_shape(image, (*image_size, 3)), label
+        return _read(source.read(item), image_size), label
 
     examples = source.examples
     if share[1] > 1:
@@ -118,15 +117,14 @@ def _training_image(
     data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int], augment: Sequence[str]
 ) -> tf.Tensor:
     if "none" in augment:
-        image = tf.cast(tf.numpy_function(lambda data: read_image(data, image_size), [data], tf.uint8), tf.float32)
-        return tf.ensure_shape(image, (*image_size, 3))
+        return tf.cast(_read(data, image_size), tf.float32)
     aspect = image_size[1] / image_size[0]
     if data.dtype == tf.string:
         is_jpeg = plain & (tf.strings.substr(data, 0, len(JPEG_MAGIC)) == JPEG_MAGIC)
         image, is_photo = tf.cond(
             is_jpeg,
             lambda: _cropped_jpeg(data, seed, image_size),
-            lambda: _cropped(_decoded(data, plain), seed, aspect),
+            lambda: _cropped(_read(data), seed, aspect),
         )
     else:
         image, is_photo = _cropped(data, seed, aspect)
@@ -135,6 +133,12 @@ def _training_image(
     if "crop_flip" in augment:
         image = tf.image.stateless_random_flip_left_right(image, seed)
     return tf.ensure_shape(image, (*image_size, 3))
+
+
+def _read(data: tf.Tensor, image_size: tuple[int, int] | None = None) -> tf.Tensor:
+    """A picture as `read_pixels` gives it or, of an `image_size`, as `read_image` does."""
+    read = read_pixels if image_size is None else functools.partial(read_image, image_size=image_size)
+    return tf.ensure_shape(tf.numpy_function(read, [data], tf.uint8), (*(image_size or (None, None)), 3))
 
 
 def _cropped_jpeg(data: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -160,15 +164,6 @@ def _resized(image: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
         lambda: tf.image.resize(image, image_size),
         lambda: tf.image.resize(image, image_size, antialias=True),
     )
-
-
-def _decoded(data: tf.Tensor, plain: tf.Tensor) -> tf.Tensor:
-    image = tf.cond(
-        plain,
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
-        lambda: tf.numpy_function(read_pixels, [data], tf.uint8),
-    )
-    return tf.ensure_shape(image, (None, None, 3))
 
 
 def _cropped(image: tf.Tensor, seed: tf.Tensor, aspect: float) -> tuple[tf.Tensor, tf.Tensor]:

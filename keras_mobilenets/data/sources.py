@@ -36,7 +36,8 @@ class Source:
 
 def folder_source(photos: Photos) -> Source:
     """The files of one split of a folder: the paths are shuffled whole, files are read as they are needed."""
-    examples = tf.data.Dataset.from_tensor_slices((list(photos.paths), photos.labels, photos.plain))
+    paths = [os.fsencode(path) for path in photos.paths]  # names need not be text
+    examples = tf.data.Dataset.from_tensor_slices((paths, photos.labels, photos.plain))
     return Source(examples, len(photos), len(photos), tf.io.read_file)
 
 
