@@ -165,7 +165,7 @@ def load_grain(
         folder = scan_folder(data, validation_split=validation_split, seed=seed, on_error=on_error)
         names, broken, train, val = folder.class_names, folder.broken, _files(folder.train), _files(folder.val)
     else:
-        train, val, names = _prepared(os.fspath(data), data_dir)
+        train, val, names = _prepared(os.path.expanduser(data), data_dir)
     batch_size = min(batch_size, len(train))
     return GrainData(names, size, batch_size, seed, decided(wanted, os.fspath(data)), broken, preprocess, train, val)
 

@@ -190,7 +190,7 @@ def load(
         folder = scan_folder(data, validation_split=validation_split, seed=seed, on_error=on_error, progress=progress)
         train, val = folder_source(folder.train), folder_source(folder.val)
         classes, broken = folder.class_names, folder.broken
-        name = os.path.basename(os.path.abspath(data))
+        name = os.path.basename(os.path.abspath(os.path.expanduser(data)))
     else:
         name = os.path.expanduser(data)
         train, val, classes = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
