@@ -8,7 +8,7 @@ _MODULES = (
     *("layers.activations", "layers.convolution", "layers.depthwise_separable", "layers.inverted_residual"),
     *("layers.normalization", "layers.squeeze_excite", "applications.input_range", "quantization.config"),
     *("quantization.deploy", "quantization.layers", "quantization.twin", "quantization.observers"),
-    *("quantization.quantizers", "integer.layers", "training.compiling"),
+    *("quantization.quantizers", "integer.layers", "tasks.crossentropy"),
 )
 
 

@@ -89,8 +89,7 @@ def test_smoothed_labels_are_those_of_the_formula():
 @pytest.mark.parametrize("soft_labels", [False, True])
 def test_a_model_is_saved_with_its_loss(soft_labels, tmp_path):
     model = build_classifier("MobileNet", classes=3, image_size=32, alpha=0.25)
-    arguments = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 4, "soft_labels": soft_labels}
-    compile_model(model, recipe("v2-paper"), **arguments)
+    compile_model(model, recipe("v2-paper"), epochs=1, steps_per_epoch=1, batch_size=4)
     images, labels = np.random.uniform(0, 255, (4, 32, 32, 3)), np.array([0, 1, 2, 0])
     labels = np.eye(3, dtype="float32")[labels] if soft_labels else labels
     model.train_on_batch(images, labels)

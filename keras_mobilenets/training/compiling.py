@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_mobilenets.layers import inline
+from keras_mobilenets.tasks import Task, task_of
 from keras_mobilenets.training.recipes import Recipe
 
 
@@ -19,19 +19,21 @@ def compile_model(
     steps_per_epoch: int,
     batch_size: int,
     learning_rate: float | None = None,
-    soft_labels: bool = False,
+    task: Task | None = None,
 ) -> None:
-    """Compiles a classifier, or a distiller of one, to be trained as a recipe says. `fit` does this by itself.
+    """Compiles a model, or a distiller of one, to be trained as a recipe says. `fit` does this by itself.
 
     Args:
-        model: ends in a softmax; its dropout and batch normalization are as they are.
+        model: its dropout and batch normalization are as they are.
         recipe: from `keras_mobilenets.training.recipe`.
         epochs: of the run; the recipe's schedule is stretched or shortened to it.
         steps_per_epoch: batches in an epoch.
         batch_size: that the recipe is scaled to.
         learning_rate: the highest one, in place of the recipe's.
-        soft_labels: whether labels of training are vectors with a share of each class, as of mixed pictures; integer
-            labels, of the held-out pictures, are understood as well.
+        task: what it is for; by its form if None, see `keras_mobilenets.tasks.task_of`.
+
+    Raises:
+        ValueError: nobody says what the model is for.
 
     Example:
 
@@ -55,15 +57,26 @@ def compile_model(
     student = trained_part(model)
     if recipe.l2:
         optimizer.exclude_from_weight_decay(var_list=_without_decay(student))
-    distilled = student is not model
-    classifies = not distilled or isinstance(model.distillation_losses[0], keras.distillation.LogitsDistillation)
-    model.compile(
-        optimizer,
-        _crossentropy(recipe.label_smoothing, from_logits=distilled, soft_labels=soft_labels),
-        metrics=[_accuracy(soft_labels)] if classifies else None,
-        # TensorFlow's XLA trains depthwise convolutions about ten times slower on a CPU; JAX is nothing without it.
-        jit_compile=keras.backend.backend() == "jax",
-    )
+    distilled = student is not model  # its outputs are logits, whatever the task's are
+    losses = task_to_train(student, None if distilled else task).losses(recipe)
+    if distilled and isinstance(model.distillation_losses[0], keras.distillation.FeatureDistillation):
+        losses.pop("metrics")  # of embeddings there is no right class
+    # TensorFlow's XLA trains depthwise convolutions about ten times slower on a CPU; JAX is nothing without it.
+    model.compile(optimizer, jit_compile=keras.backend.backend() == "jax", **losses)
+
+
+def task_to_train(model: keras.Model, task: Task | None) -> Task:
+    """The given task, or that which the model's form says.
+
+    Raises:
+        ValueError: neither says what the model is for.
+    """
+    found = task or task_of(model)
+    if found is None:
+        raise ValueError(
+            f"What {model.name!r} is for cannot be told by its outputs: pass `task`, as Classification(...)"
+        )
+    return found
 
 
 def trained_part(model: keras.Model) -> keras.Model:
@@ -92,50 +105,3 @@ def _without_decay(model: keras.Model) -> list[keras.Variable]:
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
     }
     return [variable for variable in model.trainable_variables if id(variable) not in decayed]
-
-
-def _crossentropy(label_smoothing: float, *, from_logits: bool, soft_labels: bool) -> keras.losses.Loss:
-    if not label_smoothing and not soft_labels:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-    return Crossentropy(from_logits=from_logits, label_smoothing=label_smoothing)
-
-
-@keras.saving.register_keras_serializable(package="keras_mobilenets")
-class Crossentropy(keras.losses.Loss):
-    """Crossentropy with smoothed labels, which may be vectors or integers: Keras smooths vectors only.
-
-    Args:
-        from_logits: whether the scores are logits.
-        label_smoothing: in [0, 1).
-        **kwargs: of `keras.losses.Loss`.
-    """
-
-    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
-        super().__init__(**{"name": "crossentropy", **kwargs})
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true, y_pred):
-        if not _are_soft(y_true, y_pred):
-            y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1])
-        return keras.losses.categorical_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing)
-
-    def get_config(self):
-        return {**super().get_config(), "from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
-
-
-def _accuracy(soft_labels: bool) -> keras.metrics.Metric:
-    if not soft_labels:
-        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    return keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
-
-
-@keras.saving.register_keras_serializable(package="keras_mobilenets")
-def accuracy(y_true: Any, y_pred: Any) -> Any:
-    """Whether the highest score is the label's; of a mixed picture, the class with the largest share is right."""
-    right = ops.argmax(y_true, -1) if _are_soft(y_true, y_pred) else y_true
-    return keras.metrics.sparse_categorical_accuracy(right, y_pred)
-
-
-def _are_soft(labels: Any, scores: Any) -> bool:
-    return len(labels.shape) == len(scores.shape) and labels.shape[-1] == scores.shape[-1]

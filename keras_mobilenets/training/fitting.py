@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers.replicas import processes
+from keras_mobilenets.tasks import Task
 from keras_mobilenets.training.checkpoint import Checkpoint
 from keras_mobilenets.training.compiling import compile_model, trained_part
 from keras_mobilenets.training.devices import process, replicas, whole_batches
@@ -50,6 +51,7 @@ def fit(
     model: keras.Model,
     data: TrainingData,
     *,
+    task: Task | None = None,
     recipe: Recipe | str = "scratch",
     epochs: int | None = None,
     learning_rate: float | None = None,
@@ -67,6 +69,7 @@ def fit(
     Args:
         model: takes the data's images and ends in a softmax, float or quantized.
         data: what to train on and to validate with.
+        task: what the model is for; by its form if None, see `keras_mobilenets.tasks.task_of`.
         recipe: one of `keras-mobilenets list recipes` or one's own, scaled to the data's batch size.
         epochs: in all, those before an interruption included; the recipe's if None.
         learning_rate: the highest one, in place of the recipe's.
@@ -100,7 +103,7 @@ def fit(
         steps_per_epoch=steps,
         batch_size=data.batch_size,
         learning_rate=learning_rate,
-        soft_labels=getattr(data, "soft_labels", False),
+        task=task,
     )
     checks = [_Diverged(data)] + ([keras.callbacks.SwapEMAWeights()] if trained.optimizer.use_ema else [])
     if checkpoint is None:

@@ -207,7 +207,6 @@ class _Features:
         batches = itertools.islice(data.train_from(0), steps)  # each pass is augmented otherwise
         self.train = _features(body, batches, lambda done: progress(done, steps))
         self.val = _features(body, data.val)
-        self.soft_labels = getattr(data, "soft_labels", False)
 
     @property
     def steps_per_epoch(self) -> int:
