@@ -14,6 +14,11 @@ from .applications import MobileNet as MobileNet
 from .applications import MobileNetV2 as MobileNetV2
 from .applications import MobileNetV3Large as MobileNetV3Large
 from .applications import MobileNetV3Small as MobileNetV3Small
+from .applications import MobileNetV4ConvLarge as MobileNetV4ConvLarge
+from .applications import MobileNetV4ConvMedium as MobileNetV4ConvMedium
+from .applications import MobileNetV4ConvSmall as MobileNetV4ConvSmall
+from .applications import MobileNetV4HybridLarge as MobileNetV4HybridLarge
+from .applications import MobileNetV4HybridMedium as MobileNetV4HybridMedium
 from .applications import endpoints as endpoints
 from .diagnosis import quantization_report as quantization_report
 from .export import export_saved_model as export_saved_model
@@ -23,7 +28,11 @@ from .layers import DepthwiseSeparableConv as DepthwiseSeparableConv
 from .layers import HardSigmoid as HardSigmoid
 from .layers import HardSwish as HardSwish
 from .layers import InvertedResidual as InvertedResidual
+from .layers import LayerScale as LayerScale
+from .layers import MobileMQA as MobileMQA
+from .layers import MultiQueryAttention as MultiQueryAttention
 from .layers import SqueezeExcite as SqueezeExcite
+from .layers import UniversalInvertedBottleneck as UniversalInvertedBottleneck
 from .layers import inline as inline
 from .layers import make_divisible as make_divisible
 from .quantization import calibrate as calibrate

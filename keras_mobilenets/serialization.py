@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
-    *("layers.activations", "layers.convolution", "layers.depthwise_separable", "layers.inverted_residual"),
-    *("layers.normalization", "layers.squeeze_excite", "applications.input_range", "quantization.config"),
+    *("layers.convolution", "applications.input_range", "quantization.config"),
     *("quantization.deploy", "quantization.layers", "quantization.twin", "quantization.observers"),
     *("quantization.quantizers", "integer.layers", "tasks.crossentropy"),
 )
@@ -24,5 +23,9 @@ def register_layers() -> None:
     >>> register_layers()
     >>> model = keras.models.load_model("quantized.keras")  # doctest: +SKIP
     """
+    from keras_mobilenets import layers
+
+    for name in layers.__all__:  # each is imported when it is looked up
+        getattr(layers, name)
     for module in _MODULES:
         importlib.import_module(f"keras_mobilenets.{module}")

@@ -22,6 +22,7 @@ class Row:
     parameters: int
     arguments: dict[str, Any] = field(default_factory=dict)
     input_range: tuple[float, float] = (-1.0, 1.0)
+    slow: bool = False
 
     def make(self, **kwargs: Any) -> Any:
         make: Callable[..., Any] = getattr(keras_mobilenets, self.name)
@@ -68,6 +69,31 @@ LAYERS = [
         16 * 64 + 8 * 64 + 25 * 64 + (64 * 16 + 16 + 16 * 64 + 64) + 64 * 16 + 64,
         {"filters": 16, "expansion": 4, "kernel_size": 5, "se_ratio": 0.25, "activation": "hard_swish"},
     ),
+    Row("LayerScale", MAP, MAP, 16, {"initial": 0.5}),
+    # start 25 * 16 + 4 * 16, expand 16 * 64 + 4 * 64, middle 9 * 64 + 4 * 64, project 64 * 16 + 4 * 16, scale 16
+    Row(
+        "UniversalInvertedBottleneck",
+        MAP,
+        MAP,
+        29 * 16 + 16 * 64 + 8 * 64 + 9 * 64 + 64 * 16 + 64 + 16,
+        {"filters": 16, "start_kernel_size": 5, "layer_scale": 0.5, "drop_path": 0.2},
+    ),
+    Row(
+        "UniversalInvertedBottleneck",
+        MAP,
+        (4, 5, 24),
+        13 * 16 + 16 * 64 + 4 * 64 + 64 * 24 + 4 * 24,
+        {"filters": 24, "start_kernel_size": 3, "kernel_size": None, "strides": 2},
+    ),
+    # normalization 4 * 16, query 16 * 24, key and value 9 * 16 + 4 * 16 + 16 * 8 each, output 24 * 16, scale 16
+    Row(
+        "MobileMQA",
+        MAP,
+        MAP,
+        64 + 16 * 24 + 2 * (13 * 16 + 16 * 8) + 24 * 16 + 16,
+        {"num_heads": 3, "key_dim": 8, "kv_strides": 2, "layer_scale": 0.5, "drop_path": 0.2},
+    ),
+    Row("MobileMQA", MAP, MAP, 2 * 16 * 24 + 2 * 16 * 8, {"num_heads": 3, "key_dim": 8, "normalization": None}),
 ]
 
 _TINY: dict[str, Any] = {"weights": None, "classes": 10}
@@ -79,4 +105,9 @@ BUILDERS = [
     Row("MobileNetV2", (64, 96, 3), (10,), 423_018, {**_TINY, "alpha": 0.35}),
     Row("MobileNetV3Small", (64, 96, 3), (10,), 1_036_802, {**_TINY, "alpha": 0.75}, _PIXELS),
     Row("MobileNetV3Large", (64, 96, 3), (10,), 873_018, {**_TINY, "alpha": 0.35}, _PIXELS),
+    Row("MobileNetV4ConvSmall", (64, 96, 3), (10,), 429_194, {**_TINY, "alpha": 0.25}, _PIXELS),
+    Row("MobileNetV4ConvMedium", (64, 96, 3), (10,), 890_642, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
+    Row("MobileNetV4ConvLarge", (64, 96, 3), (10,), 2_394_882, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
+    Row("MobileNetV4HybridMedium", (64, 96, 3), (10,), 1_183_266, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
+    Row("MobileNetV4HybridLarge", (64, 96, 3), (10,), 3_298_818, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
 ]

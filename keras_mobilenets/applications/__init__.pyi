@@ -1,6 +1,7 @@
 from . import mobilenet as mobilenet
 from . import mobilenet_v2 as mobilenet_v2
 from . import mobilenet_v3 as mobilenet_v3
+from . import mobilenet_v4 as mobilenet_v4
 from . import variants as variants
 from .features import endpoints as endpoints
 from .input_range import check_input_range as check_input_range
@@ -8,4 +9,9 @@ from .mobilenet import MobileNet as MobileNet
 from .mobilenet_v2 import MobileNetV2 as MobileNetV2
 from .mobilenet_v3 import MobileNetV3Large as MobileNetV3Large
 from .mobilenet_v3 import MobileNetV3Small as MobileNetV3Small
+from .mobilenet_v4 import MobileNetV4ConvLarge as MobileNetV4ConvLarge
+from .mobilenet_v4 import MobileNetV4ConvMedium as MobileNetV4ConvMedium
+from .mobilenet_v4 import MobileNetV4ConvSmall as MobileNetV4ConvSmall
+from .mobilenet_v4 import MobileNetV4HybridLarge as MobileNetV4HybridLarge
+from .mobilenet_v4 import MobileNetV4HybridMedium as MobileNetV4HybridMedium
 from .weights import load_weights as load_weights

@@ -338,8 +338,4 @@ def preprocess_input(x: Any, data_format: str | None = None, *, include_preproce
     >>> preprocess_input(np.array([0, 127.5, 255]), include_preprocessing=False)
     array([-1.,  0.,  1.])
     """
-    if not include_preprocessing:
-        return preprocessing.scale_pixels(x, data_format)
-    preprocessing.check_data_format(data_format)
-    preprocessing.warn_if_scaled(x, stacklevel=3)
-    return x
+    return preprocessing.prepare_pixels(x, data_format, scaled_inside=include_preprocessing)

@@ -32,6 +32,15 @@ def scale_pixels(x: Any, data_format: str | None = None) -> Any:
     return _floating(x) / 127.5 - 1.0
 
 
+def prepare_pixels(x: Any, data_format: str | None, *, scaled_inside: bool) -> Any:
+    """What a model takes that may scale pixels itself: `scale_pixels`, or `x` as it is, with the same checks."""
+    if not scaled_inside:
+        return scale_pixels(x, data_format)
+    check_data_format(data_format)
+    warn_if_scaled(x, stacklevel=4)
+    return x
+
+
 def warn_if_scaled(x: Any, *, stacklevel: int) -> None:
     """Warns where `x` cannot be pixels any more."""
     values = sample_values(x)

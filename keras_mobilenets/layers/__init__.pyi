@@ -5,5 +5,9 @@ from .depthwise_separable import DepthwiseSeparableConv as DepthwiseSeparableCon
 from .divisible import make_divisible as make_divisible
 from .flatten import inline as inline
 from .inverted_residual import InvertedResidual as InvertedResidual
+from .layer_scale import LayerScale as LayerScale
+from .mobile_mqa import MobileMQA as MobileMQA
+from .mobile_mqa import MultiQueryAttention as MultiQueryAttention
 from .normalization import BatchNormalization as BatchNormalization
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
+from .universal_inverted_bottleneck import UniversalInvertedBottleneck as UniversalInvertedBottleneck

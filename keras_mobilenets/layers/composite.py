@@ -92,17 +92,20 @@ class CompositeLayer(keras.layers.Layer):
 
     def pointwise(self, filters: int, name: str, activation: Activation = None) -> list[keras.layers.Layer]:
         """A 1x1 convolution with its normalization and activation."""
-        convolution = Conv2D(
+        return [self.product(filters, name, use_bias=self.normalization is None), *self._normalized(name, activation)]
+
+    def product(self, filters: int, name: str, *, use_bias: bool = False) -> Conv2D:
+        """A 1x1 convolution with nothing behind it."""
+        return Conv2D(
             filters,
             1,
             padding="same",
-            use_bias=self.normalization is None,
+            use_bias=use_bias,
             kernel_initializer=self._fresh(self.kernel_initializer),
             kernel_regularizer=self.kernel_regularizer,
             name=name,
             dtype=self.dtype_policy,
         )
-        return [convolution, *self._normalized(name, activation)]
 
     def depthwise(self, name: str, activation: Activation, *, bare: bool = False, **kwargs: Any) -> list:
         """A depthwise convolution with its normalization and activation; `bare`: with nothing behind it, no bias."""
@@ -129,6 +132,21 @@ class CompositeLayer(keras.layers.Layer):
             layers.append(batch_norm)
         activated = activation_layer(activation, name, self.dtype_policy)
         return layers if activated is None else [*layers, activated]
+
+    @staticmethod
+    def checked_drop_path(rate: float) -> float:
+        """The rate, once it is known to be one."""
+        if not 0 <= rate < 1:
+            raise ValueError(f"`drop_path` must be in [0, 1). Received: drop_path={rate}")
+        return rate
+
+    def drop_path_layers(self, rate: float) -> list[keras.layers.Layer]:
+        """Stochastic depth at the end of a residual branch; nothing where the rate is 0."""
+        if not rate:
+            return []
+        # Dropout of whole samples: one draw each, whatever height, width and channels.
+        noise_shape = (None, 1, 1, 1)
+        return [keras.layers.Dropout(rate, noise_shape, name=f"{self.name}_drop_path", dtype=self.dtype_policy)]
 
     @staticmethod
     def _fresh(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:

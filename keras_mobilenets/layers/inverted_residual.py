@@ -68,45 +68,48 @@ class InvertedResidual(CompositeLayer):
         for name, value in (("filters", filters), ("expansion", expansion), ("se_ratio", se_ratio)):
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be > 0. Received: {name}={value}")
-        if filters is None or not 0 <= drop_path < 1:
-            raise ValueError(f"`drop_path` must be in [0, 1). Received: drop_path={drop_path}")
         self.filters = filters
         self.expansion = expansion
         self.kernel_size = kernel_size
         self.strides = strides
         self.dilation_rate = dilation_rate
         self.se_ratio = se_ratio
-        self.drop_path = drop_path
+        self.drop_path = self.checked_drop_path(drop_path)
         self.residual = residual
 
     def build(self, input_shape):
         channels = known_channels(self, input_shape)
-        prefix, policy = self.name, self.dtype_policy
-        self.stages = []
+        prefix = self.name
+        self.stages = self.start()
         if self.expansion is not None:
             expanded = make_divisible(channels * self.expansion)
             self.stages += self.pointwise(expanded, f"{prefix}_expand", self.activation)
-        self.stages += self.depthwise(
-            f"{prefix}_depthwise",
-            self.activation,
-            kernel_size=self.kernel_size,
-            strides=self.strides,
-            dilation_rate=self.dilation_rate,
-        )
+        if self.kernel_size is not None:
+            self.stages += self.depthwise(
+                f"{prefix}_depthwise",
+                self.activation,
+                kernel_size=self.kernel_size,
+                strides=self.strides,
+                dilation_rate=self.dilation_rate,
+            )
         if self.se_ratio is not None:
             self.stages.append(self._squeeze_excite(self.se_ratio, f"{prefix}_squeeze_excite"))
-        self.stages += self.pointwise(self.filters, f"{prefix}_project")
+        self.stages += [*self.pointwise(self.filters, f"{prefix}_project"), *self.end()]
         self.add = None
         if self._adds(channels):
-            if self.drop_path:
-                # Dropout of whole samples: one draw each, whatever height, width and channels.
-                noise_shape = (None, 1, 1, 1)
-                dropout = keras.layers.Dropout(self.drop_path, noise_shape, name=f"{prefix}_drop_path", dtype=policy)
-                self.stages.append(dropout)
-            self.add = keras.layers.Add(name=f"{prefix}_add", dtype=policy)
+            self.stages += self.drop_path_layers(self.drop_path)
+            self.add = keras.layers.Add(name=f"{prefix}_add", dtype=self.dtype_policy)
         output_shape = build_chain(self.stages, input_shape)
         if self.add is not None:
             self.add.build([input_shape, output_shape])
+
+    def start(self) -> list[keras.layers.Layer]:
+        """What a subclass puts before the expansion."""
+        return []
+
+    def end(self) -> list[keras.layers.Layer]:
+        """What a subclass puts behind the projection."""
+        return []
 
     def call(self, inputs, training=None):
         outputs = run(self.stages, inputs, training)

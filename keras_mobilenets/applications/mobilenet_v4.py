@@ -1,0 +1,451 @@
+"""MobileNetV4: Conv-S, Conv-M, Conv-L, Hybrid-M and Hybrid-L (arXiv:2404.10518)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import keras
+
+from keras_mobilenets.applications import common, preprocessing
+from keras_mobilenets.applications.common import Activation
+from keras_mobilenets.layers import MobileMQA, UniversalInvertedBottleneck, make_divisible
+
+if TYPE_CHECKING:
+    import os
+
+    from typing_extensions import Unpack
+
+LAYER_SCALE = 1e-5
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A row of the paper's Tables 11 to 15, "Conv2D": kernel size, stride and #out."""
+
+    kernel_size: int
+    stride: int
+    filters: int
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A row "FusedIB": kernel size and stride of the expanding convolution, #out and expansion."""
+
+    kernel_size: int
+    stride: int
+    filters: int
+    expansion: float
+
+
+@dataclass(frozen=True)
+class UIB:
+    """A row "UIB": kernel sizes of start and middle depthwise convolution, 0 for none; stride, #out and expansion."""
+
+    start: int
+    middle: int
+    stride: int
+    filters: int
+    expansion: float
+
+
+@dataclass(frozen=True)
+class MQA:
+    """A row "Mobile MQA": heads, channels of a key, and the strides of keys and values."""
+
+    heads: int
+    key_dim: int
+    kv_strides: int
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the paper's tables, and what else differs from network to network."""
+
+    builder: str
+    stem_filters: int
+    table: tuple[Conv | Fused | UIB | MQA, ...]
+    activation: str = "relu"
+    layer_scale: float | None = None
+    momentum: float = 0.997
+    epsilon: float = 1e-3
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of all convolutions that may have one, the stem's first."""
+        return (2, *(row.stride for row in self.table))
+
+
+NECK_FILTERS, LAST_FILTERS = 960, 1280
+
+CONV_SMALL = Network(
+    "MobileNetV4ConvSmall",
+    32,
+    (
+        *(Conv(3, 2, 32), Conv(1, 1, 32)),
+        *(Conv(3, 2, 96), Conv(1, 1, 64)),
+        #   dw1 dw2 s  out exp
+        UIB(5, 5, 2, 96, 3),
+        *4 * (UIB(0, 3, 1, 96, 2),),
+        UIB(3, 0, 1, 96, 4),
+        UIB(3, 3, 2, 128, 6),
+        UIB(5, 5, 1, 128, 4),
+        UIB(0, 5, 1, 128, 4),
+        UIB(0, 5, 1, 128, 3),
+        *2 * (UIB(0, 3, 1, 128, 4),),
+    ),
+    momentum=0.95,
+    epsilon=1e-6,
+)
+CONV_MEDIUM = Network(
+    "MobileNetV4ConvMedium",
+    32,
+    (
+        Fused(3, 2, 48, 4),
+        UIB(3, 5, 2, 80, 4),
+        UIB(3, 3, 1, 80, 2),
+        UIB(3, 5, 2, 160, 6),
+        *2 * (UIB(3, 3, 1, 160, 4),),
+        UIB(3, 5, 1, 160, 4),
+        UIB(3, 3, 1, 160, 4),
+        UIB(3, 0, 1, 160, 4),
+        UIB(0, 0, 1, 160, 2),
+        UIB(3, 0, 1, 160, 4),
+        UIB(5, 5, 2, 256, 6),
+        UIB(5, 5, 1, 256, 4),
+        *2 * (UIB(3, 5, 1, 256, 4),),
+        UIB(0, 0, 1, 256, 4),
+        UIB(3, 0, 1, 256, 4),
+        UIB(3, 5, 1, 256, 2),
+        UIB(5, 5, 1, 256, 4),
+        *2 * (UIB(0, 0, 1, 256, 4),),
+        UIB(5, 0, 1, 256, 2),
+    ),
+)
+_LARGE_LAST = (
+    UIB(5, 5, 2, 512, 4),
+    *3 * (UIB(5, 5, 1, 512, 4),),
+    UIB(5, 0, 1, 512, 4),
+    UIB(5, 3, 1, 512, 4),
+    *2 * (UIB(5, 0, 1, 512, 4),),
+    UIB(5, 3, 1, 512, 4),
+    UIB(5, 5, 1, 512, 4),
+)
+CONV_LARGE = Network(
+    "MobileNetV4ConvLarge",
+    24,
+    (
+        Fused(3, 2, 48, 4),
+        UIB(3, 5, 2, 96, 4),
+        UIB(3, 3, 1, 96, 4),
+        UIB(3, 5, 2, 192, 4),
+        *3 * (UIB(3, 3, 1, 192, 4),),
+        UIB(3, 5, 1, 192, 4),
+        *5 * (UIB(5, 3, 1, 192, 4),),
+        UIB(3, 0, 1, 192, 4),
+        *_LARGE_LAST,
+        *3 * (UIB(5, 0, 1, 512, 4),),
+    ),
+)
+HYBRID_MEDIUM = Network(
+    "MobileNetV4HybridMedium",
+    32,
+    (
+        Fused(3, 2, 48, 4),
+        UIB(3, 5, 2, 80, 4),
+        UIB(3, 3, 1, 80, 2),
+        UIB(3, 5, 2, 160, 6),
+        UIB(0, 0, 1, 160, 2),
+        UIB(3, 3, 1, 160, 4),
+        UIB(3, 5, 1, 160, 4),
+        *(MQA(4, 64, 2), UIB(3, 3, 1, 160, 4)),
+        *(MQA(4, 64, 2), UIB(3, 0, 1, 160, 4)),
+        *(MQA(4, 64, 2), UIB(3, 3, 1, 160, 4)),
+        *(MQA(4, 64, 2), UIB(3, 0, 1, 160, 4)),
+        UIB(5, 5, 2, 256, 6),
+        UIB(5, 5, 1, 256, 4),
+        *2 * (UIB(3, 5, 1, 256, 4),),
+        UIB(0, 0, 1, 256, 2),
+        UIB(3, 5, 1, 256, 2),
+        UIB(0, 0, 1, 256, 2),
+        UIB(0, 0, 1, 256, 4),
+        *(MQA(4, 64, 1), UIB(3, 0, 1, 256, 4)),
+        *(MQA(4, 64, 1), UIB(5, 5, 1, 256, 4)),
+        *(MQA(4, 64, 1), UIB(5, 0, 1, 256, 4)),
+        *(MQA(4, 64, 1), UIB(5, 0, 1, 256, 4)),
+    ),
+    layer_scale=LAYER_SCALE,
+)
+HYBRID_LARGE = Network(
+    "MobileNetV4HybridLarge",
+    24,
+    (
+        Fused(3, 2, 48, 4),
+        UIB(3, 5, 2, 96, 4),
+        UIB(3, 3, 1, 96, 4),
+        UIB(3, 5, 2, 192, 4),
+        *3 * (UIB(3, 3, 1, 192, 4),),
+        UIB(3, 5, 1, 192, 4),
+        *2 * (UIB(5, 3, 1, 192, 4),),
+        *3 * (MQA(8, 48, 2), UIB(5, 3, 1, 192, 4)),
+        *(MQA(8, 48, 2), UIB(3, 0, 1, 192, 4)),
+        *_LARGE_LAST,
+        *4 * (MQA(8, 64, 1), UIB(5, 0, 1, 512, 4)),
+    ),
+    activation="gelu",
+    layer_scale=LAYER_SCALE,
+)
+
+
+class Options(TypedDict, total=False):
+    """What all builders take; `MobileNetV4ConvSmall` says what each means."""
+
+    include_top: bool
+    weights: str | os.PathLike[str] | None
+    input_tensor: Any
+    classes: int
+    pooling: str | None
+    dropout: float
+    classifier_activation: Activation
+    include_preprocessing: bool
+    name: str | None
+    rho: float
+    output_stride: int
+    stem_stride: int
+    drop_path: float
+    normalization: str | None
+    momentum: float | None
+    epsilon: float | None
+
+
+def MobileNetV4ConvSmall(
+    input_shape: Sequence[int | None] | None = None, alpha: float = 1.0, **options: Unpack[Options]
+) -> keras.Model:
+    """Builds MobileNetV4's Conv-S: universal inverted bottlenecks found by search, and ReLU.
+
+    The model scales its input itself: it takes pixels in [0, 255], or values in [-1, 1] with
+    `include_preprocessing=False`. There are no published weights of Keras' own.
+
+    Args:
+        input_shape: (height, width, channels), sizes from 32 or None; by default (None, None, 3). Any number of
+            channels. Published: 224 for Conv-S, 256 for the M and 384 for the L networks.
+        alpha: width multiplier, > 0. Widths are rounded to multiples of 8; the stem is not made narrower, the last
+            convolution has 1280 filters, more only for `alpha` > 1.
+        include_top: whether with pooling and classifier.
+        weights: None for random ones, or a path: a `.weights.h5` or a `.keras` file.
+        input_tensor: a KerasTensor to build on, in place of a new input.
+        classes: number of classes; 1000.
+        pooling: without top: None for the feature map, "avg" or "max" over height and width.
+        dropout: rate before the classifier, in [0, 1); 0.2.
+        classifier_activation: of the classifier; "softmax"; None gives logits.
+        include_preprocessing: whether the model scales pixels to [-1, 1] itself.
+        name: of the model.
+        rho: resolution multiplier, > 0: where it is not 1, the default size is `224 * rho`.
+        output_stride: largest ratio of input to output size: 32, or 16 or 8 by dilation.
+        stem_stride: how much the first convolution and the first strided block halve: 4 as published, 2 for images
+            of about 64x64, 1 for 32x32. The weights are the same.
+        drop_path: stochastic depth of the last block, in [0, 1), that of those before it rising to it evenly; 0.
+        normalization: "batch", or None for convolutions with a bias instead.
+        momentum: of the batch normalization; None for the published one.
+        epsilon: likewise.
+
+    Returns:
+        A functional Keras model. With top it gives (batch, classes); `inline(model)` is its flat view, and
+        `endpoints(model)` its feature maps.
+
+    Raises:
+        ValueError: an argument is out of its range, contradicts another, or the weights do not fit.
+
+    Reference:
+        Qin et al., MobileNetV4, arXiv:2404.10518, Table 11.
+
+    Example:
+
+    >>> model = MobileNetV4ConvSmall((64, 64, 3), classes=10)
+    >>> model.output_shape, model.count_params()
+    ((None, 10), 2530922)
+    """
+    return _build(CONV_SMALL, input_shape, alpha, **options)
+
+
+def MobileNetV4ConvMedium(
+    input_shape: Sequence[int | None] | None = None, alpha: float = 1.0, **options: Unpack[Options]
+) -> keras.Model:
+    """Builds MobileNetV4's Conv-M, of Table 12. Arguments, result and errors: see `MobileNetV4ConvSmall`.
+
+    Example:
+
+    >>> MobileNetV4ConvMedium((64, 64, 3), alpha=0.25, include_top=False).output_shape
+    (None, 2, 2, 240)
+    """
+    return _build(CONV_MEDIUM, input_shape, alpha, **options)
+
+
+def MobileNetV4ConvLarge(
+    input_shape: Sequence[int | None] | None = None, alpha: float = 1.0, **options: Unpack[Options]
+) -> keras.Model:
+    """Builds MobileNetV4's Conv-L, of Table 13. Arguments, result and errors: see `MobileNetV4ConvSmall`.
+
+    Example:
+
+    >>> MobileNetV4ConvLarge((64, 64, 3), alpha=0.25, include_top=False).output_shape
+    (None, 2, 2, 240)
+    """
+    return _build(CONV_LARGE, input_shape, alpha, **options)
+
+
+def MobileNetV4HybridMedium(
+    input_shape: Sequence[int | None] | None = None, alpha: float = 1.0, **options: Unpack[Options]
+) -> keras.Model:
+    """Builds MobileNetV4's Hybrid-M, of Table 14: attention between the blocks of the last two stages.
+
+    Arguments, result and errors: see `MobileNetV4ConvSmall`.
+
+    Example:
+
+    >>> MobileNetV4HybridMedium((64, 64, 3), alpha=0.25, include_top=False).output_shape
+    (None, 2, 2, 240)
+    """
+    return _build(HYBRID_MEDIUM, input_shape, alpha, **options)
+
+
+def MobileNetV4HybridLarge(
+    input_shape: Sequence[int | None] | None = None, alpha: float = 1.0, **options: Unpack[Options]
+) -> keras.Model:
+    """Builds MobileNetV4's Hybrid-L, of Table 15: attention between the blocks of the last two stages, and GELU.
+
+    Arguments, result and errors: see `MobileNetV4ConvSmall`.
+
+    Example:
+
+    >>> MobileNetV4HybridLarge((64, 64, 3), alpha=0.25, include_top=False).output_shape
+    (None, 2, 2, 240)
+    """
+    return _build(HYBRID_LARGE, input_shape, alpha, **options)
+
+
+def _build(
+    network: Network,
+    input_shape: Sequence[int | None] | None,
+    alpha: float,
+    *,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: Any = None,
+    classes: int = 1000,
+    pooling: str | None = None,
+    dropout: float = 0.2,
+    classifier_activation: Activation = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = None,
+    rho: float = 1.0,
+    output_stride: int = 32,
+    stem_stride: int = 4,
+    drop_path: float = 0.0,
+    normalization: str | None = "batch",
+    momentum: float | None = None,
+    epsilon: float | None = None,
+) -> keras.Model:
+    if weights == "imagenet":
+        raise ValueError("`weights` must be None or a path: MobileNetV4 has no published weights for Keras.")
+    common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout)
+    common.check_classes(classes, classifier_activation, published=False)
+    image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=False)
+    settings = {
+        "normalization": normalization,
+        "momentum": network.momentum if momentum is None else momentum,
+        "epsilon": network.epsilon if epsilon is None else epsilon,
+    }
+    steps = common.strides_and_dilations(network.strides, output_stride=output_stride, stem_stride=stem_stride)
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image) if include_preprocessing else image
+    x = _trunk(x, network, alpha, steps, drop_path, settings)
+    if include_top:
+        x = _top(x, network, alpha, classes, dropout, classifier_activation, settings)
+    else:
+        x = common.pool(x, pooling)
+    return common.finish(x, image, name=name or network.builder, weights=weights)
+
+
+def _trunk(
+    x: Any, network: Network, alpha: float, steps: list[tuple[int, int]], drop_path: float, settings: dict[str, Any]
+) -> Any:
+    (stem_strides, _), *steps = steps
+    conv = {"activation": network.activation, **settings}
+    filters = make_divisible(network.stem_filters * max(alpha, 1.0))
+    x = common.convolution(x, filters, 3, strides=stem_strides, name="conv", **conv)
+    for index, (row, step) in enumerate(zip(network.table, steps, strict=True)):
+        rate = drop_path * index / (len(steps) - 1)
+        x = _block(x, row, network, alpha, step, {**settings, "drop_path": rate}, name=f"block_{index}")
+    return common.convolution(x, make_divisible(NECK_FILTERS * alpha), 1, name="conv_1", **conv)
+
+
+def _block(
+    x: Any,
+    row: Conv | Fused | UIB | MQA,
+    network: Network,
+    alpha: float,
+    step: tuple[int, int],
+    settings: dict[str, Any],
+    *,
+    name: str,
+) -> Any:
+    strides, dilation_rate = step
+    if isinstance(row, MQA):
+        attention = MobileMQA(
+            row.heads, row.key_dim, row.kv_strides, layer_scale=network.layer_scale, **settings, name=name
+        )
+        return attention(x)
+    filters = make_divisible(row.filters * alpha)
+    if isinstance(row, UIB):
+        block = UniversalInvertedBottleneck(
+            filters,
+            row.expansion,
+            row.start or None,
+            row.middle or None,
+            strides,
+            network.layer_scale,
+            activation=network.activation,
+            dilation_rate=dilation_rate,
+            residual=None if row.stride == 1 else False,  # where the table has a stride, there is none
+            **settings,
+            name=name,
+        )
+        return block(x)
+    conv = {key: value for key, value in settings.items() if key != "drop_path"}
+    conv |= {"strides": strides, "activation": network.activation}
+    if isinstance(row, Conv):
+        return common.convolution(x, filters, row.kernel_size, name=f"{name}_conv", **conv)
+    expanded = make_divisible(x.shape[-1] * row.expansion)
+    x = common.convolution(x, expanded, row.kernel_size, name=f"{name}_expand", **conv)
+    return common.convolution(x, filters, 1, name=f"{name}_project", **{**conv, "strides": 1, "activation": None})
+
+
+def _top(
+    x: Any,
+    network: Network,
+    alpha: float,
+    classes: int,
+    dropout: float,
+    activation: Activation,
+    settings: dict[str, Any],
+) -> Any:
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    filters = make_divisible(LAST_FILTERS * max(alpha, 1.0))
+    x = common.convolution(x, filters, 1, name="conv_2", activation=network.activation, **settings)
+    x = keras.layers.Flatten(name="flatten")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    return keras.layers.Dense(classes, activation=activation, name="predictions")(x)
+
+
+def preprocess_input(x: Any, data_format: str | None = None, *, include_preprocessing: bool = True) -> Any:
+    """Prepares pixels for the MobileNetV4 builders: as `mobilenet_v3.preprocess_input`.
+
+    Example:
+
+    >>> preprocess_input(np.array([0, 127.5, 255]))
+    array([  0. , 127.5, 255. ])
+    """
+    return preprocessing.prepare_pixels(x, data_format, scaled_inside=include_preprocessing)
