@@ -28,8 +28,8 @@ import numpy as np
 
 import keras_mobilenets as km
 from keras_mobilenets.data.images import read_image
-from keras_mobilenets.export.samples import normalization_of
 from keras_mobilenets.integer import integer_model
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tflite import TFLiteModel
 from keras_mobilenets.tflite.edit.slim import pack
 from keras_mobilenets.tflite.file import schema, unpack
@@ -54,8 +54,7 @@ def measure(name: str, folder: Path, temporary: Path) -> dict[str, Any]:
     labels = np.array([int(file.name[:4]) for file in files])
     pixels = np.stack([read_image(file, size) for file in files])
     model = getattr(km, builder)((size, size, 3), alpha=alpha, weights=weights and folder / "weights" / weights)
-    scale = normalization_of(model)
-    images = (pixels - np.float32(scale.mean)) / np.float32(scale.std)
+    images = PixelScale.of(model)(pixels)
     calibration = np.arange(len(files)) % 5 == 0
     if weights is None:
         with_statistics_of(model, images[calibration][:40])

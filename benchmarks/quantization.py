@@ -43,8 +43,8 @@ import keras_mobilenets as km
 from keras_mobilenets.data import ImageData, load
 from keras_mobilenets.data.images import read_image
 from keras_mobilenets.export import export_tflite
-from keras_mobilenets.export.samples import normalization_of
 from keras_mobilenets.interop import tfmot_annotate, to_tf_keras
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tflite import TFLiteModel
 from keras_mobilenets.training import build_classifier, fit, fit_head, freeze_normalization
 
@@ -185,8 +185,7 @@ class Bench:
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels as the model takes them."""
-        scale = normalization_of(self.model)
-        return ((pixels - np.float32(scale.mean)) / np.float32(scale.std)).astype("float32")
+        return PixelScale.of(self.model)(pixels)
 
     def accuracy(self, answers: np.ndarray) -> float:
         """Top-1 on what is kept apart."""

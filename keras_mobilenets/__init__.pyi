@@ -35,6 +35,7 @@ from .layers import SqueezeExcite as SqueezeExcite
 from .layers import UniversalInvertedBottleneck as UniversalInvertedBottleneck
 from .layers import inline as inline
 from .layers import make_divisible as make_divisible
+from .pixels import PixelScale as PixelScale
 from .quantization import calibrate as calibrate
 from .quantization import quantize_model as quantize_model
 from .quantization import strip_quantization as strip_quantization

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
-    *("layers.convolution", "applications.input_range", "quantization.config"),
+    *("layers.convolution", "quantization.config"),
     *("quantization.deploy", "quantization.layers", "quantization.twin", "quantization.observers"),
     *("quantization.quantizers", "integer.layers", "tasks.crossentropy"),
 )
@@ -23,9 +23,13 @@ def register_layers() -> None:
     >>> register_layers()
     >>> model = keras.models.load_model("quantized.keras")  # doctest: +SKIP
     """
+    import keras
+
     from keras_mobilenets import layers
 
     for name in layers.__all__:  # each is imported when it is looked up
         getattr(layers, name)
     for module in _MODULES:
         importlib.import_module(f"keras_mobilenets.{module}")
+    # What builders returned up to 0.1.0: a functional model, in files under a name of its own.
+    keras.saving.get_custom_objects().setdefault("keras_mobilenets>ImageModel", keras.Model)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from export_models import CLASSES, SIZE, images, tiny
 
+from keras_mobilenets import PixelScale
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.tflite import TFLiteModel, audit, metadata, read_tflite
 from keras_mobilenets.tflite.arena import arena_bytes
 from keras_mobilenets.tflite.edit.slim import slim
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor
-from keras_mobilenets.tflite.metadata import Normalization
 
 LABELS = [f"class {number}" for number in range(CLASSES)]
 NOTHING = np.zeros(0, np.float32)
@@ -195,7 +195,7 @@ def test_arena_of_a_chain_and_of_a_residual():
 
 
 def test_metadata_comes_back():
-    normalization = Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    normalization = PixelScale.standardizing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     entry = metadata.describe(
         name="m", image_shape=(10, 20, 3), normalization=normalization, output_names=["a", "b"], labels=True
     )
@@ -209,9 +209,9 @@ def test_metadata_comes_back():
 def test_normalization_and_back():
     pixels = np.arange(256, dtype=np.uint8)
     for normalization in (
-        Normalization((127.5,), (127.5,)),
-        Normalization((0.0,), (1.0,)),
-        Normalization((0,), (255,)),
+        PixelScale.standardizing((127.5,), (127.5,)),
+        PixelScale.standardizing((0.0,), (1.0,)),
+        PixelScale.standardizing((0,), (255,)),
     ):
         np.testing.assert_array_equal(normalization.pixels(normalization(pixels)), pixels)
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from keras_mobilenets import MobileNet, MobileNetV2, MobileNetV3Small
 from keras_mobilenets.applications import check_input_range, mobilenet, mobilenet_v2, mobilenet_v3, pretrained
-from keras_mobilenets.applications.input_range import input_range
 
 SHAPE = (32, 32, 3)
 MODULES = {
@@ -94,17 +93,6 @@ def test_v3_preprocessing_agrees_with_the_model(pixels, silence):
     np.testing.assert_allclose(one, another, rtol=1e-5, atol=1e-9)
 
 
-def test_input_range():
-    assert input_range(MobileNetV3Small(SHAPE, alpha=0.25, weights=None)) == (0, 255)
-    assert input_range(MobileNetV3Small(SHAPE, alpha=0.25, weights=None, include_preprocessing=False)) == (-1, 1)
-    base = MobileNet(SHAPE, alpha=0.25, weights=None)
-    assert input_range(base) == input_range(keras.Sequential([keras.Input(SHAPE), base])) == (-1, 1)
-    scaled = keras.Sequential([keras.Input(SHAPE), keras.layers.Rescaling(1 / 255), base])
-    assert input_range(scaled) == (-255, 255)
-    assert input_range(keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(3, 1), base])) is None
-    assert input_range(keras.Sequential([keras.Input(SHAPE)])) is None
-
-
 TWICE = r"takes images with values in \[0, 255\], but these lie in \[-1, .*scaled already"
 NOT_AT_ALL = r"takes images with values in \[-1, 1\], but these lie in \[0, 255\].*not to be scaled.*preprocess_input"
 
@@ -137,37 +125,15 @@ def assert_notices(use, images, right, message):
 )
 def test_models_notice(make, right, message, images):
     model = make()
-    assert_notices(model, dict(images), right, message)
-    assert_notices(lambda x: model(tf.constant(x)), dict(images), right, message)
     around = keras.Sequential([keras.Input(SHAPE), model])
-    assert_notices(around, dict(images), right, message)
-    assert_notices(lambda x: check_input_range(around, [x, None]), dict(images), right, message)
+    for use in (lambda x: check_input_range(model, tf.constant(x)), lambda x: check_input_range(around, [x, None])):
+        assert_notices(use, dict(images), right, message)
 
 
-@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
-def test_compiled_methods_notice(method, images):
-    """TensorFlow sees no values while it traces: it is the array that is looked at, before."""
+def test_notice_passes_over_what_has_no_values(pixels, silence):
     model = MobileNet(SHAPE, alpha=0.25, weights=None, classes=2)
-    model.compile("sgd", "mse", jit_compile=False)
-    targets = {} if method == "predict" else {"y": np.zeros((2, 2))}
-    assert_notices(lambda x: getattr(model, method)(x, verbose=0, **targets), images, "scaled", NOT_AT_ALL)
-
-
-def test_notice_costs_the_graph_nothing(pixels, tmp_path, silence):
-    """Symbolic tensors and data sets pass by, and the traced function holds the network only."""
-    model = MobileNet(SHAPE, alpha=0.25, weights=None, classes=2)
-    plain = keras.Model(model.input, model.output)
-    wrong = tf.constant(pixels, "float32")
-    signature = tf.TensorSpec((2, *SHAPE))
-    counts = [len(tf.function(m).get_concrete_function(signature).graph.get_operations()) for m in (model, plain)]
-    assert counts[0] == counts[1]
-    model.compile("sgd", "mse", jit_compile=False)
-    data = tf.data.Dataset.from_tensors((wrong, np.zeros((2, 2))))
-    model.fit(data, shuffle=False, verbose=0)
-    assert model.predict(data, verbose=0).shape == (2, 2)
-    check_input_range(model, data)
-    check_input_range(model, keras.Input(SHAPE))
-    check_input_range(model, None)
+    for given in (tf.data.Dataset.from_tensors(pixels), keras.Input(SHAPE), None):
+        check_input_range(model, given)
 
 
 @modules

@@ -4,7 +4,6 @@ from . import mobilenet_v3 as mobilenet_v3
 from . import mobilenet_v4 as mobilenet_v4
 from . import variants as variants
 from .features import endpoints as endpoints
-from .input_range import check_input_range as check_input_range
 from .mobilenet import MobileNet as MobileNet
 from .mobilenet_v2 import MobileNetV2 as MobileNetV2
 from .mobilenet_v3 import MobileNetV3Large as MobileNetV3Large
@@ -14,4 +13,5 @@ from .mobilenet_v4 import MobileNetV4ConvMedium as MobileNetV4ConvMedium
 from .mobilenet_v4 import MobileNetV4ConvSmall as MobileNetV4ConvSmall
 from .mobilenet_v4 import MobileNetV4HybridLarge as MobileNetV4HybridLarge
 from .mobilenet_v4 import MobileNetV4HybridMedium as MobileNetV4HybridMedium
+from .preprocessing import check_input_range as check_input_range
 from .weights import load_weights as load_weights

@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.applications.input_range import ImageModel
 from keras_mobilenets.applications.weights import load_weights
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.activations import activation_layer
@@ -256,7 +255,7 @@ def finish(outputs: Any, image: keras.KerasTensor, *, name: str, weights: Weight
     """
     sources = keras.utils.get_source_inputs(image)
     inputs = sources[0] if len(sources) == 1 else sources
-    model = ImageModel(inputs, outputs, name=name)
+    model = keras.Model(inputs, outputs, name=name)
     if weights is not None:
         before = keras.Model(inputs, image).layers  # what leads to the image is the caller's, and in no weight file
         load_weights(model, weights, skip=before)

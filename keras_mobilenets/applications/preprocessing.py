@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mobilenets.applications.input_range import looks_scaled, sample_values
+from keras_mobilenets.pixels import check_input_range, looks_scaled, sample_values
+
+__all__ = ["check_input_range", "scale_pixels"]
 
 
 def scale_pixels(x: Any, data_format: str | None = None) -> Any:

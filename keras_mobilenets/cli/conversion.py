@@ -21,7 +21,8 @@ from keras_mobilenets.diagnosis import quantization_report
 from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
 from keras_mobilenets.export.conversion import image_shape, require_tensorflow
 from keras_mobilenets.export.precisions import post_training_quantized
-from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, normalization_of, take_images
+from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, take_images
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
 from keras_mobilenets.training import fit, freeze_normalization
 
@@ -39,13 +40,12 @@ def quantize(
     given = load_keras(model)
     if is_quantized(given):
         raise ValueError(f"{model} is quantized already: `keras-mobilenets export` writes it")
-    scale = normalization_of(given)
     pictures = load_data(
         data,
         image_size=given.input_shape[1:3],
         batch_size=batch_size,
         seed=seed,
-        preprocess=lambda images: (images - scale.mean) / scale.std,
+        preprocess=PixelScale.of(given),
     )
     if given.output_shape[-1] != len(pictures.class_names):
         raise ValueError(f"{model} knows {given.output_shape[-1]} classes, {data} has {len(pictures.class_names)}")
@@ -135,4 +135,4 @@ def _images(model: keras.Model, shape: tuple[int, ...], paths: Sequence[Path], l
     pictures = [one for one in found if not isinstance(one, BrokenImage)]
     if not pictures:
         raise ValueError(f"None of {len(chosen)} pictures could be read, the first is {chosen[0]}")
-    return normalization_of(model)(np.stack(pictures))
+    return PixelScale.of(model)(np.stack(pictures))

@@ -105,10 +105,10 @@ def tflite_classifier(file: Path | bytes, labels: list[str] | None = None) -> Cl
 
 
 def keras_classifier(model: Any, labels: list[str] | None = None) -> Classifier:
-    """A classifier out of a Keras model; what its pixels must be scaled to is read off its first layers."""
-    from keras_mobilenets.export.samples import normalization_of
+    """A classifier out of a Keras model; what its pixels must be scaled to is read off it."""
+    from keras_mobilenets.pixels import PixelScale
 
-    normalize = normalization_of(model)
+    normalize = PixelScale.of(model)
     _, height, width, _ = model.input_shape
     if height is None or width is None:
         raise ValueError(f"{model.name} takes images of any size, so that it cannot be told how to crop a picture")

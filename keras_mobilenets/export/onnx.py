@@ -9,7 +9,7 @@ import keras
 
 from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
-from keras_mobilenets.export.samples import Images, given_normalization
+from keras_mobilenets.export.samples import Images
 from keras_mobilenets.quantization import is_quantized, strip_quantization
 from keras_mobilenets.utils import atomic_path, output_path, require, user_path
 
@@ -59,7 +59,7 @@ def export_onnx(
     model = conversion.load(model)
     shape = conversion.image_shape(model, input_shape)
     flat = conversion.flat_float32(strip_quantization(model) if is_quantized(model) else model, shape)
-    images = Images(None, verify, shape, given_normalization(model, "auto"))
+    images = Images(model, None, verify, shape, "auto")
     with atomic_path(path) as temporary:
         signature = [keras.InputSpec("float32", (None, *shape), name="image")]
         flat.export(

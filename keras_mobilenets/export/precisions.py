@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.export import conversion
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import (
     FakeQuant,
     calibrate,
@@ -49,6 +50,7 @@ def convert(
     target: str,
     input_dtype: str,
     calibration: Callable[[], np.ndarray],
+    scale: PixelScale | None = None,
 ) -> Converted:
     """Converts a model by a scheme.
 
@@ -59,6 +61,7 @@ def convert(
         target: what will run an int8 file.
         input_dtype: of an int8 file's input and output.
         calibration: gives images as the model takes them, for the schemes that need ranges.
+        scale: from pixels to what the model takes.
 
     Returns:
         A `Converted`.
@@ -69,7 +72,7 @@ def convert(
     if own == "int16x8" and scheme == "int8":
         raise ValueError(f"{model.name} is quantized with feature maps of 16 bits: `quantize` must be 'int16x8'.")
     if scheme == "int8" or (scheme == "int16x8" and own == scheme):
-        reference = model if quantized else post_training_quantized(model, target, calibration())
+        reference = model if quantized else post_training_quantized(model, target, calibration(), scale)
         flat = deployable(reference, target=target)
     else:
         flat = reference = conversion.flat_float32(strip_quantization(model) if quantized else model, shape)
@@ -87,9 +90,12 @@ def _scheme_of(model: keras.Model) -> str:
     return "int16x8" if widths == {16} else "int8"
 
 
-def post_training_quantized(model: keras.Model, target: str, images: np.ndarray) -> keras.Model:
+def post_training_quantized(
+    model: keras.Model, target: str, images: np.ndarray, scale: PixelScale | None = None
+) -> keras.Model:
     """The quantized twin of a float model, with ranges and corrected biases from images, as the model takes them."""
-    quantized = quantize_model(model, target=target, observer="min_max")
+    scale = scale or PixelScale.known(model, images)
+    quantized = quantize_model(model, target=target, observer="min_max", input_range=scale.range if scale else None)
     calibrate(quantized, images)
     correct_biases(quantized, channel_means(strip_quantization(quantized), images), images)
     return quantized

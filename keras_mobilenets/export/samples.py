@@ -9,12 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mobilenets.quantization import InputQuant
-from keras_mobilenets.tflite.metadata import Normalization
-
-IMAGENET_STYLE = Normalization((127.5,), (127.5,))
-"""Pixels to [-1, 1]: what `preprocess_input` of MobileNet and MobileNetV2 does."""
-PIXELS = Normalization((0.0,), (1.0,))
+from keras_mobilenets.layers import inline
+from keras_mobilenets.pixels import PixelScale, check_input_range
+from keras_mobilenets.quantization import InputQuant, is_quantized
 
 CALIBRATION_IMAGES = 256  # ranges hardly move after that, and 256 of 224 x 224 are 150 MB in float32
 VERIFICATION_IMAGES = 64
@@ -107,73 +104,52 @@ def random_images(shape: tuple[int, int, int], count: int) -> np.ndarray:
     return coarse[:, rows][:, :, columns].astype(np.uint8)
 
 
-def normalization_of(model: keras.Model) -> Normalization:
-    """What turns pixels into what the model takes, read off its first layers.
+def given_scale(model: keras.Model, given: Any, images: Any = None) -> PixelScale | None:
+    """What the user says of pixels: "auto" reads it off the model, and off images where it does not say; (mean, std).
 
-    A quantized model knows it; a model that begins with a `Rescaling` takes pixels as they are; others are taken to
-    want [-1, 1], as this package's models do.
+    None where nobody says it.
     """
-    pixels = False
-    for layer in _input_side(model):
-        if isinstance(layer, InputQuant):
-            # pixel * layer.scale + layer.low is what the model normalizes its input to, scale * input + offset.
-            scale, offset = layer.normalization
-            return Normalization(((offset - layer.low) / layer.scale,), (scale / layer.scale,))
-        if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
-            pixels = True
-    return PIXELS if pixels else IMAGENET_STYLE
-
-
-def given_normalization(model: keras.Model, given: Any) -> Normalization | None:
-    """What the user says of pixels: "auto", (mean, std), or None for nothing."""
     if isinstance(given, str) and given == "auto":
-        return normalization_of(model)
-    if given is None:
-        return None
-    mean, std = (tuple(np.atleast_1d(np.asarray(one, float)).tolist()) for one in given)
-    if 0 in std:
-        raise ValueError(f"`normalization` must have a std other than 0. Received: normalization={given!r}")
-    return Normalization(mean, std)
+        return PixelScale.known(model, images)
+    return None if given is None else PixelScale.standardizing(*given)
 
 
-def grid_of(model: keras.Model) -> Normalization | None:
-    """What turns pixels into the input of the deployed graph, where that differs: its grid holds 0; None elsewhere."""
-    for layer in _input_side(model):
-        if isinstance(layer, InputQuant):
-            return Normalization((float(layer.zero_point),), (1.0 / layer.scale,))
-    return None
-
-
-def _input_side(model: keras.Model) -> Iterator[Any]:
-    """The layers in order, up to the first that has weights of more than a number each."""
-    for layer in model.layers:
-        yield layer
-        if any(len(weight.shape) > 1 for weight in layer.weights):
-            return
+def grid_of(model: keras.Model) -> PixelScale | None:
+    """What the input of the deployed graph takes, where it is not what the model takes: its grid holds 0."""
+    layers = inline(model).layers if is_quantized(model) else ()
+    found = (layer for layer in layers if isinstance(layer, InputQuant))
+    return next((PixelScale(layer.scale, -layer.zero_point * layer.scale) for layer in found), None)
 
 
 class Images:
     """The images to calibrate and to verify on; each source is read once, a generator can give no more.
 
     Args:
+        model: what takes them.
         calibration, verify: what the user gave, or None.
         shape: (height, width, channels).
-        transform: from pixels to what the model takes; [-1, 1] where it is not known.
+        normalization: "auto", (mean, std) or None, as the user gave it.
 
     Attributes:
         verify: images as the model takes them.
         source: "verify", "calibration" or "random": where `verify` came from.
+        scale: from pixels to what the model takes; None where it is not known.
     """
 
-    def __init__(self, calibration: Any, verify: Any, shape: tuple[int, int, int], transform: Normalization | None):
+    def __init__(self, model: keras.Model, calibration: Any, verify: Any, shape: tuple, normalization: Any):
         self.calibration = None if calibration is None else take_images(calibration, CALIBRATION_IMAGES)
         if verify is not None:
             self.source, self.verify = "verify", take_images(verify, VERIFICATION_IMAGES)
         elif self.calibration is not None:
             self.source, self.verify = "calibration", self.calibration[:VERIFICATION_IMAGES]
         else:
-            pixels = random_images(shape, RANDOM_IMAGES)
-            self.source, self.verify = "random", (transform or IMAGENET_STYLE)(pixels)
+            self.source, self.verify = "random", random_images(shape, RANDOM_IMAGES)
+        seen = None if self.source == "random" else self.verify if self.calibration is None else self.calibration
+        self.scale = given_scale(model, normalization, seen)
+        if self.source == "random":  # where nobody knows what the model takes, any range shows whether a file is equal
+            self.verify = (self.scale or PixelScale.between(-1, 1))(self.verify)
+        else:
+            check_input_range(model, self.verify, stacklevel=4)
 
     def for_calibration(self) -> np.ndarray:
         """The images that ranges are taken from."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
-from keras_mobilenets.export.samples import Images, given_normalization
-from keras_mobilenets.tflite.metadata import Normalization
+from keras_mobilenets.export.samples import Images
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.utils import atomic_path, output_path, user_path
 
 CROP_FRACTION = 0.875  # of the largest centred part with the model's proportions, as MobileNets are evaluated
@@ -69,13 +69,15 @@ def export_saved_model(
     output_path(path, foreign=foreign_files)
     model = conversion.load(model)
     shape = conversion.image_shape(model, input_shape)
-    transform = given_normalization(model, normalization)
-    images = Images(None, verify, shape, transform)
+    images = Images(model, None, verify, shape, normalization)
+    scale = images.scale
+    if scale is None and normalization is not None:
+        scale = PixelScale.of(model)  # raises, and says what to pass
     signatures = {"serve": "float32 ? x " + " x ".join(map(str, shape))}
-    if transform is not None:
+    if scale is not None:
         signatures["serve_jpeg"] = "string ?"
     with atomic_path(path, foreign=foreign_files) as folder:
-        _write(model, folder, shape, transform)
+        _write(model, folder, shape, scale)
         compared = _compare(model, folder, images)
         size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     report = ServingReport(path, signatures, compared, size_bytes)
@@ -93,21 +95,21 @@ def foreign_files(folder: Path) -> list[str]:
     return sorted(name for name in names | inside if not OWN.fullmatch(name))
 
 
-def _write(model: keras.Model, folder: Path, shape: tuple[int, int, int], transform: Normalization | None) -> None:
+def _write(model: keras.Model, folder: Path, shape: tuple[int, int, int], scale: PixelScale | None) -> None:
     import tensorflow as tf
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     images = tf.TensorSpec((None, *shape), tf.float32, name="images")
     archive.add_endpoint("serve", lambda images: model(images, training=False), [images])
-    if transform is not None:
-        decode = decoder(shape, transform)
+    if scale is not None:
+        decode = decoder(shape, scale)
         jpegs = tf.TensorSpec((None,), tf.string, name="jpegs")
         archive.add_endpoint("serve_jpeg", lambda jpegs: model(decode(jpegs), training=False), [jpegs])
     archive.write_out(str(folder), verbose=False)
 
 
-def decoder(shape: tuple[int, int, int], transform: Normalization) -> Callable[[Any], Any]:
+def decoder(shape: tuple[int, int, int], scale: PixelScale) -> Callable[[Any], Any]:
     """A TensorFlow function from a batch of image files to what the model takes."""
     import tensorflow as tf
 
@@ -125,8 +127,7 @@ def decoder(shape: tuple[int, int, int], transform: Normalization) -> Callable[[
         return tf.clip_by_value(tf.round(image), 0.0, 255.0)  # to whole pixels, as it was trained on
 
     def decode(contents):
-        pixels = tf.map_fn(decode_one, contents, fn_output_signature=tf.TensorSpec(shape, tf.float32))
-        return (pixels - tf.constant(transform.mean, tf.float32)) / tf.constant(transform.std, tf.float32)
+        return scale(tf.map_fn(decode_one, contents, fn_output_signature=tf.TensorSpec(shape, tf.float32)))
 
     return decode
 

@@ -12,13 +12,13 @@ import keras
 from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export import precisions as schemes
 from keras_mobilenets.export.report import ExportReport
-from keras_mobilenets.export.samples import Images, given_normalization, grid_of
+from keras_mobilenets.export.samples import Images, grid_of
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.twin import target_for
 from keras_mobilenets.tflite import metadata
 from keras_mobilenets.tflite.audit import audit
 from keras_mobilenets.tflite.edit.slim import slim
 from keras_mobilenets.tflite.file import read_tflite
-from keras_mobilenets.tflite.metadata import Normalization
 from keras_mobilenets.utils import atomic_path, output_path, user_path
 
 
@@ -61,7 +61,7 @@ def export_tflite(
         labels: the class names in the order of the scores, or the path of a file with one a line. They are written
             into the file, where MediaPipe Tasks finds them.
         normalization: from pixels to what the model takes, as (mean, std) of `(pixel - mean) / std`. "auto" reads it
-            off the model, and assumes [-1, 1] where it does not say; None writes none.
+            off the model or, where that does not say, off the images given; None writes none.
         calibration: images as the model takes them, in whatever `fit` takes; the first 256 are used.
         verify: likewise, to compare on; the first 64 are used. By default `calibration`.
         strict: fail, and write nothing, when an operation or tensor between input and output is not integer.
@@ -101,8 +101,7 @@ def export_tflite(
     target = target_for(model, target)
     shape = conversion.image_shape(model, input_shape)
     names = read_label_list(labels)
-    transform = given_normalization(model, normalization)
-    images = Images(calibration, verify, shape, transform)
+    images = Images(model, calibration, verify, shape, normalization)
     made = schemes.convert(
         model,
         shape,
@@ -110,10 +109,11 @@ def export_tflite(
         target=target,
         input_dtype=input_dtype,
         calibration=images.for_calibration,
+        scale=images.scale,
     )
     fast_pixels = target == "xnnpack"
-    content = _finished(made, model, shape, transform, names, dynamic_batch, fast_pixels)
-    report = _report(path, content, made, model, images, transform, len(names))
+    content = _finished(made, model, shape, images.scale, names, dynamic_batch, fast_pixels)
+    report = _report(path, content, made, model, images, len(names))
     if strict and not report.audit.is_integer:
         found = report.audit.float_operations or report.audit.float_tensors
         raise ValueError(f"Not integer throughout, so nothing was written: {', '.join(found)}")
@@ -147,7 +147,7 @@ def _finished(
     made: schemes.Converted,
     model: keras.Model,
     shape: tuple[int, int, int],
-    transform: Normalization | None,
+    scale: PixelScale | None,
     labels: list[str],
     dynamic_batch: bool,
     fast_pixels: bool,
@@ -156,12 +156,12 @@ def _finished(
     graph = read_tflite(made.content).graph
     classes = graph.tensors[graph.outputs[0]].shape[-1]
     if graph.tensors[graph.inputs[0]].is_float:
-        transform = grid_of(made.reference) or transform
+        scale = grid_of(made.reference) or scale
     if labels and len(labels) != classes:
         raise ValueError(f"`labels` must name the model's {classes} classes. Received: {len(labels)} names")
     names = _output_names(model)
     entry = metadata.describe(
-        name=model.name, image_shape=shape, normalization=transform, output_names=names, labels=bool(labels)
+        name=model.name, image_shape=shape, normalization=scale, output_names=names, labels=bool(labels)
     )
     content = slim(
         made.content,
@@ -187,12 +187,11 @@ def _report(
     made: schemes.Converted,
     model: keras.Model,
     images: Images,
-    transform: Normalization | None,
     labels: int,
 ) -> ExportReport:
     given = images.verify
-    if transform is not None and grid_of(made.reference) is not None:
-        given = transform.pixels(given)  # what a camera gives, which the file takes without a float on the way
+    if images.scale is not None and grid_of(made.reference) is not None:
+        given = images.scale.pixels(given)  # what a camera gives, which the file takes without a float on the way
     compared = parity.compare(made.reference, content, images.verify, given, images.source)
     if made.scheme is None:
         parity.require_equal(compared)

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from keras_mobilenets.applications import MobileNet, MobileNetV2
-from keras_mobilenets.export.samples import CALIBRATION_IMAGES, IMAGENET_STYLE, take_images
+from keras_mobilenets.export.samples import CALIBRATION_IMAGES, take_images
 from keras_mobilenets.layers import inline, make_divisible
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import FakeQuant, quantize_model
 from keras_mobilenets.quantization.bias_correction import IMAGES as CORRECTION_IMAGES
 from keras_mobilenets.quantization.bias_correction import correct_biases
@@ -258,7 +259,7 @@ def _means_in_file(content: bytes, tensors: list[int], images: np.ndarray) -> li
     (entry,) = interpreter.get_input_details()
     grids = {one["index"]: one["quantization"] for one in interpreter.get_tensor_details()}
     means: list[Any] = [0.0] * len(tensors)
-    for image in TFLiteModel(content).prepare(IMAGENET_STYLE.pixels(images)):
+    for image in TFLiteModel(content).prepare(PixelScale.between(-1, 1).pixels(images)):
         interpreter.set_tensor(entry["index"], image[np.newaxis])
         interpreter.invoke()
         for place, index in enumerate(tensors):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_mobilenets.layers.replicas import parts
+from keras_mobilenets.pixels import CONVENTIONS, observed
 from keras_mobilenets.quantization.grid import (
     SMALLEST_RANGE,
     fake_quant,
@@ -195,6 +196,11 @@ class FakeQuant(Quantizer):
         low, high, count = (float(number) for number in ops.convert_to_numpy(self.observed))
         return (low, high) if count > 0 else None
 
+    @property
+    def pixel_range(self) -> tuple[float, float] | None:
+        """What pixels 0 and 255 are, where this quantizes an image."""
+        return self.range
+
     def compute_output_spec(self, inputs, training=None, observe=True):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
@@ -270,6 +276,11 @@ class InputQuant(Quantizer):
         """What the outputs lack to the true values."""
         return self.low + self.zero_point * self.scale
 
+    @property
+    def pixel_range(self) -> tuple[float, float]:
+        """What pixels 0 and 255 are."""
+        return self.low, self.high
+
     def grid(self, bits: int = 8) -> tuple[float, float]:
         """The range of the outputs; with 16 bits that of the grid of this step around 0."""
         first = -self.zero_point if bits == 8 else -(2 ** (bits - 1))
@@ -299,15 +310,17 @@ class InputQuant(Quantizer):
 
     def check(self) -> None:
         """Raises a ValueError if the images that were seen do not fit the range."""
-        slack = 0.02 * (
-            self.high - self.low
-        )  # resizing with bicubic kernels and colour augmentation overshoot a little
+        slack = 0.02 * (self.high - self.low)  # bicubic resizing and colour augmentation overshoot a little
         seen = tuple(float(ops.convert_to_numpy(end)) for end in (self.seen_low, self.seen_high))
-        if seen[0] < self.low - slack or seen[1] > self.high + slack:
-            scale, offset = self.normalization
-            given, expected = (
-                sorted(round((end - offset) / scale, 3) for end in ends) for ends in (seen, (self.low, self.high))
-            )
+        scale, offset = self.normalization
+        given, expected = (
+            tuple(sorted(round((end - offset) / scale, 3) for end in ends)) for ends in (seen, (self.low, self.high))
+        )
+        fits = self.low - slack <= seen[0] and seen[1] <= self.high + slack
+        usual = observed(np.array(given)) if expected in CONVENTIONS and seen[0] < seen[1] else None
+        if usual is not None:  # [0, 1] lies in [-1, 1], and is another scale
+            given, fits = usual.range, usual.range == expected
+        if not fits:
             raise ValueError(
                 f"The model saw inputs in {given}, but is quantized for {expected}. Give it images as it "
                 "was trained on (see `preprocess_input`), or pass their range: "

@@ -10,6 +10,7 @@ import keras
 from keras_mobilenets.graph import Node
 from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.layers.convolution import Conv2D
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
 from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import (
@@ -28,9 +29,8 @@ from keras_mobilenets.quantization.regions import another, float_layers
 from keras_mobilenets.quantization.roles import Role
 from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH, Settings, check_target
 
-NORMALIZED_RANGE = (-1.0, 1.0)
-"""What `preprocess_input` of MobileNet and MobileNetV2 gives."""
-PIXEL_RANGE = (0.0, 255.0)
+UNTIL_SEEN = (-1.0, 1.0)
+"""The range of an input of which nothing says it; `InputQuant.check` refuses images that lie in another."""
 
 _QUANTIZED: dict[type, Any] = {
     keras.layers.Conv2D: QuantConv2D,
@@ -284,7 +284,7 @@ class Rewriter:
         source = self.input_of[node]
         _, scale, offset = self.plan.fronts[source]
         name = self.unique_name(f"{source.name}_quant")
-        given = self.range_of(source, (scale, offset) != (1.0, 0.0))
+        given = self.range_of(source)
         if given is None:
             bits, symmetric = self.settings.activation_bits, self.settings.symmetric
             observer = self.settings.observer
@@ -295,7 +295,7 @@ class Rewriter:
         self.quantizers[node] = quantizer
         return quantizer(value)
 
-    def range_of(self, source: Node, is_normalized: bool) -> tuple[float, float] | None:
+    def range_of(self, source: Node) -> tuple[float, float] | None:
         """The range at an input of the model; None where it is to be observed."""
         given = self.settings.input_range
         if isinstance(given, dict):
@@ -305,7 +305,8 @@ class Rewriter:
             return given
         if len(source.tensor.shape) != 4:
             return None
-        return PIXEL_RANGE if is_normalized else NORMALIZED_RANGE
+        found = PixelScale.known(self.plan.graph, image=source.name)
+        return found.range if found else UNTIL_SEEN
 
     def unique_name(self, name: str) -> str:
         self.names[name] = self.names.get(name, 0) + 1

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tflite import metadata as tflite_metadata
 from keras_mobilenets.utils import user_path
 
@@ -161,7 +162,7 @@ class TFLiteFile:
     signatures: dict[str, dict[str, dict[str, int]]]
     metadata: dict[str, bytes] = field(repr=False)
     labels: list[str] | None = field(repr=False)
-    normalization: tflite_metadata.Normalization | None
+    normalization: PixelScale | None
     attached_bytes: int
     size_bytes: int
 

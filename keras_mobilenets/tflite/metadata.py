@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from flatbuffers import number_types
 from flatbuffers.table import Table
+
+from keras_mobilenets.pixels import PixelScale
 
 ENTRY = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -34,30 +35,11 @@ STATS = {"max": 0, "min": 1}
 NORMALIZATION_FIELDS = {"mean": 0, "std": 1}
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """What the model takes = (pixel - mean) / std, for pixels in [0, 255]; one number, or one per channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Raw pixels as the model takes them, float32."""
-        mean, std = (np.asarray(one, np.float32) for one in (self.mean, self.std))
-        return (np.asarray(pixels, np.float32) - mean) / std
-
-    def pixels(self, values: np.ndarray) -> np.ndarray:
-        """The pixels, uint8, that the model's input stands for."""
-        mean, std = (np.asarray(one, np.float32) for one in (self.mean, self.std))
-        restored = np.asarray(values, np.float32) * std + mean
-        return np.clip(np.rint(restored), 0, 255).astype(np.uint8)
-
-
 def describe(
     *,
     name: str,
     image_shape: Sequence[int],
-    normalization: Normalization | None,
+    normalization: PixelScale | None,
     output_names: Sequence[str],
     labels: bool,
 ) -> bytes:
@@ -85,7 +67,7 @@ def describe(
     return bytes(builder.Output())
 
 
-def _image(shape: Sequence[int], normalization: Normalization | None) -> dict[int, Any]:
+def _image(shape: Sequence[int], normalization: PixelScale | None) -> dict[int, Any]:
     height, width, channels = shape
     size = {0: np.uint32(width), 1: np.uint32(height)}
     properties = {0: np.int8(GRAYSCALE if channels == 1 else RGB), 1: size}
@@ -160,14 +142,14 @@ def read_labels(content: bytes) -> list[str] | None:
         return archive.read(LABELS_FILE if LABELS_FILE in texts else texts[0]).decode("utf-8").splitlines()
 
 
-def read_normalization(entry: bytes) -> Normalization | None:
+def read_normalization(entry: bytes) -> PixelScale | None:
     """The normalization of the first input, from the content of TFLITE_METADATA; None when it has none."""
     for unit in _children(_first_tensor(entry, "inputs"), TENSOR["process_units"]):
         kind = unit.Offset(4)
         if kind and unit.Get(number_types.Uint8Flags, unit.Pos + kind) == NORMALIZATION:
             options = Table(unit.Bytes, unit.Indirect(unit.Pos + unit.Offset(6)))
             mean, std = (_floats(options, NORMALIZATION_FIELDS[name]) for name in ("mean", "std"))
-            return Normalization(mean, std) if mean and std else None
+            return PixelScale.standardizing(mean, std) if mean and std else None
     return None
 
 
