@@ -14,8 +14,9 @@ from keras_mobilenets import PixelScale
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.tflite import TFLiteModel, audit, metadata, read_tflite
 from keras_mobilenets.tflite.arena import arena_bytes
+from keras_mobilenets.tflite.edit.constants import set_constant
 from keras_mobilenets.tflite.edit.slim import slim
-from keras_mobilenets.tflite.file import Graph, Operator, Tensor
+from keras_mobilenets.tflite.file import Graph, Operator, Tensor, schema, unpack
 
 LABELS = [f"class {number}" for number in range(CLASSES)]
 NOTHING = np.zeros(0, np.float32)
@@ -100,6 +101,22 @@ def test_slim_file_answers_as_the_whole_one(delegate):
     np.testing.assert_array_equal(*answers)
     names = [tensor.name for tensor in read_tflite(small).graph.tensors]
     assert names[0] == "image" and max(map(len, names)) <= 40
+
+
+def test_a_constant_that_others_read_is_not_changed(path):
+    """As an axis of one operation and the shape of another, or the kernel of two: each writer gets one of its own."""
+    model = unpack(path.read_bytes())
+    graph = model.subgraphs[0]
+    first, second = [one for one in graph.operators if len(one.inputs) == 3][:2]
+    second.inputs = np.array([second.inputs[0], first.inputs[1], second.inputs[2]], np.int32)
+    shared = graph.tensors[first.inputs[1]]
+    before = bytes(model.buffers[shared.buffer].data)
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    changed = set_constant(model, graph, first, 1, values, schema.TensorType.FLOAT32)
+    assert changed is graph.tensors[first.inputs[1]] is not shared and graph.tensors[second.inputs[1]] is shared
+    assert bytes(model.buffers[shared.buffer].data) == before and shared.type == schema.TensorType.INT8
+    assert list(changed.shape) == [2, 3] and bytes(model.buffers[changed.buffer].data) == values.tobytes()
+    assert set_constant(model, graph, first, 1, values, schema.TensorType.FLOAT32) is changed  # nobody else reads it
 
 
 def test_constants_are_aligned_and_shared(path):

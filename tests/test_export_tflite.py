@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from export_models import CLASSES, SIZE, images, tiny
 
+import keras_mobilenets
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
@@ -44,6 +45,20 @@ def test_float_file_answers_as_keras(model, tmp_path):
     assert (report.parity.images, report.parity.source, report.quantize) == (16, "verify", None)
     answers = TFLiteModel(tmp_path / "m.tflite").predict(images(3))
     np.testing.assert_allclose(answers, model.predict(images(3), verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("family", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"])
+def test_heads_of_one_and_of_two_outputs(family, classes, tmp_path):
+    """Axes of a mean and the shape of two classes may be one constant, [1, 2], which only one of them gives up."""
+    activation = "softmax" if classes == 2 else "sigmoid"
+    arguments = {"weights": None, "alpha": 0.25 if family == "MobileNet" else 0.35, "minimalistic": True}
+    if family in ("MobileNet", "MobileNetV2"):
+        del arguments["minimalistic"]
+    build = getattr(keras_mobilenets, family)
+    model = build((64, 64, 3), classes=classes, classifier_activation=activation, **arguments)
+    report = export_tflite(model, tmp_path / "m.tflite", verbose=False)
+    assert report.audit.output == f"float32 1 x {classes}" and report.audit.partitions == 1
 
 
 def test_integer_file_is_integer_and_answers_as_the_quantized_model(integer):

@@ -13,6 +13,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+from keras_mobilenets.tflite.edit.constants import set_constant
 from keras_mobilenets.tflite.edit.pixels import quicken
 from keras_mobilenets.tflite.edit.repairs import float_depthwise, wide_biases
 from keras_mobilenets.tflite.file import IDENTIFIER, schema, unpack
@@ -136,20 +137,16 @@ def _free_batch(model: Any, graph: Any, constant: set[int], dynamic_batch: bool)
             continue
         same_batch = len(source.shape) and len(target.shape) and source.shape[0] == target.shape[0] == 1
         if same_batch and len(operator.inputs) > 1 and operator.inputs[1] in constant:
-            _own_buffer(model, graph.tensors[operator.inputs[1]], np.array([-1, *target.shape[1:]], np.int32))
+            shape = np.array([-1, *target.shape[1:]], np.int32)
+            set_constant(model, graph, operator, 1, shape, schema.TensorType.INT32)
             if operator.builtinOptions is not None:
                 operator.builtinOptions.newShape = None  # a second copy of the shape, which would disagree
     if not dynamic_batch:
         return
-    for index, tensor in enumerate(graph.tensors):
-        if index not in constant and len(tensor.shape) > 1 and tensor.shape[0] == 1:
+    for tensor in graph.tensors:
+        if _data(model, tensor) is None and len(tensor.shape) > 1 and tensor.shape[0] == 1:
             tensor.shapeSignature = np.array([-1, *tensor.shape[1:]], np.int32)
             tensor.hasRank = True
-
-
-def _own_buffer(model: Any, tensor: Any, values: np.ndarray) -> None:
-    model.buffers.append(schema.BufferT(np.frombuffer(values.tobytes(), np.uint8)))
-    tensor.buffer = len(model.buffers) - 1
 
 
 def _add_metadata(model: Any, name: str, content: bytes) -> None:
