@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from keras_mobilenets.data import pipeline
 from keras_mobilenets.data.folder import scan_folder
+from keras_mobilenets.data.given import Given, dataset_sources
 from keras_mobilenets.data.names import BUNDLED, augmentations, decided, is_folder
-from keras_mobilenets.data.sources import Source, dataset_sources, folder_source, tfds_sources
+from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
 
 Preprocess = Callable[[Any], Any]
 SEED_STRIDE = 1_000_003  # epochs of neighbouring seeds never meet
@@ -123,7 +124,7 @@ class ImageData:
 
 
 def load(
-    data: str | os.PathLike[str] | tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset] = BUNDLED,
+    data: str | os.PathLike[str] | Given = BUNDLED,
     *,
     image_size: int | tuple[int, int] | None = None,
     batch_size: int = 32,
@@ -143,8 +144,10 @@ def load(
     Args:
         data: a folder with one sub-folder per class (see `scan_folder`), or any classification data set of
             TensorFlow Datasets, such as `"digits"` (bundled), `"cifar10"` or `"imagenet2012"`, or the folder that it
-            was prepared in (TFRecord or ArrayRecord). Or a `tf.data.Dataset` of (image, int label) or a pair, to train
-            on and to hold out: encoded pictures or pixels in [0, 255], batched or not, the same on every pass.
+            was prepared in (TFRecord or ArrayRecord). Or a `tf.data.Dataset`, or a pair to train on and to hold out:
+            (image, class) or {"image": ..., "label": ...}, batched or not, in any order but the same pictures on every
+            pass; encoded pictures, or pixels in [0, 255], [0, 1] or [-1, 1], in colour or grey; class numbers or
+            one-hot vectors.
         image_size: side of a square in pixels, or (height, width). By default 32 for thumbnails (short side up to 64
             pixels, by the first held-out one) and 160 for photographs.
         batch_size: pictures in a training batch.
@@ -154,7 +157,7 @@ def load(
             adds `"rand_augment"`, `"random_erasing"`, `"mix_up"` or `"cut_mix"`: `("crop_flip", "mix_up")`. The labels
             of mixed pictures are vectors, which `fit` knows how to train on.
         validation_split: share that is held out of data without a split of its own.
-        class_names: of a `tf.data.Dataset`, which has none; numbers by default.
+        class_names: of a `tf.data.Dataset`; by default its own (Keras' have them), or numbers.
         on_error: what happens to broken files in a folder: `"skip"` or `"raise"`.
         preprocess: applied to batches of float32 images in [0, 255], such as a family's `preprocess_input`.
         data_dir: where TensorFlow Datasets keeps its data; its own default if None.
@@ -179,7 +182,7 @@ def load(
             )  # reading needs none, and would take their memory from the training
     wanted = augmentations(augment)
     broken: tuple[str, ...] = ()
-    if isinstance(data, tf.data.Dataset | tuple):
+    if isinstance(data, tf.data.Dataset | tuple | list):
         name = "dataset"
         train, val, classes = dataset_sources(
             data, class_names=class_names, validation_split=validation_split, seed=seed

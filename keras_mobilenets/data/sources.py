@@ -1,4 +1,4 @@
-"""Where encoded pictures come from: the files of a folder, TensorFlow Datasets, or anyone's `tf.data.Dataset`."""
+"""Where encoded pictures come from: the files of a folder or TensorFlow Datasets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,7 +19,6 @@ from keras_mobilenets.data.names import BUNDLED
 from keras_mobilenets.utils import require
 
 SHUFFLE_BUFFER = 10_000  # encoded pictures held for shuffling a stream; TFDS shuffles when it writes, too
-SHUFFLED_IMAGES = 1_000  # decoded ones, which take ten times the room
 IN_MEMORY_BYTES = 64 * 2**20  # data sets up to this size are read once
 NETWORK_TIMEOUT_S = 5
 
@@ -155,62 +154,6 @@ def _by_index(records, image_key: str, label_key: str) -> tf.data.Dataset:
         return tf.ensure_shape(image, ()), tf.ensure_shape(label, ()), True
 
     return tf.data.Dataset.range(len(records)).map(read)
-
-
-def dataset_sources(
-    data: tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset],
-    *,
-    class_names: Sequence[str] | None,
-    validation_split: float,
-    seed: int,
-) -> tuple[Source, Source, tuple[str, ...]]:
-    """The training split, the held-out split and the class names of anyone's `tf.data.Dataset`.
-
-    Raises:
-        ValueError: it does not give pictures with one class each, or has no end.
-    """
-    train, *held_out = (_dataset_source(one) for one in (data if isinstance(data, tuple) else (data,)))
-    largest = train.examples.reduce(np.int64(0), lambda most, example: tf.maximum(most, example[1])).numpy()
-    if class_names is not None and len(class_names) <= largest:
-        raise ValueError(f"`class_names` must name all classes. Received: {len(class_names)} names, a label {largest}")
-    names = tuple(map(str, range(largest + 1))) if class_names is None else tuple(class_names)
-    return (*((train, held_out[0]) if held_out else _draw(train, validation_split, seed)), names)
-
-
-def _dataset_source(data: tf.data.Dataset) -> Source:
-    """Of encoded or decoded pictures, batched or not."""
-    image, label = _checked(data)
-    if label.shape.rank:
-        data = data.unbatch()
-    count = int(data.cardinality())
-    if count == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`data` must have an end, and is repeated by `load` itself. Received: an infinite dataset")
-    if count == tf.data.UNKNOWN_CARDINALITY:
-        count = int(data.reduce(np.int64(0), lambda count, _: count + 1))
-    examples = data.map(lambda image, label: (image, tf.cast(label, tf.int64), False))
-    if image.dtype == tf.string:
-        return Source(examples, count, min(count, SHUFFLE_BUFFER), tf.identity)
-    return Source(examples, count, min(count, SHUFFLED_IMAGES), _pixels)
-
-
-def _checked(data: tf.data.Dataset) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    """What the dataset gives, if that can be used."""
-    spec = data.element_spec
-    if isinstance(spec, tuple) and len(spec) == 2 and all(isinstance(one, tf.TensorSpec) for one in spec):
-        image, label = spec
-        rank = image.shape.rank if image.dtype == tf.string else (image.shape.rank or 0) - 3
-        colours = image.dtype == tf.string or image.shape[-1] in (1, 3)
-        if rank in (0, 1) and label.shape.rank == rank and label.dtype.is_integer and colours:
-            return image, label
-    raise ValueError(
-        "`data` must give pairs of an image (encoded, or with pixels in [0, 255] and 1 or 3 channels) and an integer "
-        f"label, batched or not. Received: {spec}"
-    )
-
-
-def _pixels(image: tf.Tensor) -> tf.Tensor:
-    image = tf.saturate_cast(tf.round(image) if image.dtype.is_floating else image, tf.uint8)
-    return image if image.shape[-1] == 3 else tf.image.grayscale_to_rgb(image)
 
 
 def _draw(source: Source, validation_split: float, seed: int) -> tuple[Source, Source]:
