@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes of their own import the package that is installed, too
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: the workers are the parallelism
     for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
@@ -15,6 +17,19 @@ import numpy as np
 import pytest
 
 TESTDATA = "KERAS_MOBILENETS_TESTDATA"
+LONGEST = ()  # files that take longest, begun first, so that no process is left alone with one at the end
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers("needs"):
+        missing = [package for package in marker.args if importlib.util.find_spec(package) is None]
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)}")
 
 
 @pytest.fixture(autouse=True)

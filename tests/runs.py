@@ -1,6 +1,9 @@
 """What several tests of training runs need: the pictures that go in, and the files that come out."""
 
+import os
+
 import numpy as np
+import pytest
 from PIL import Image
 
 RUN_FILES = {
@@ -29,3 +32,11 @@ def write_colours(folder, count, *, size=16, apart=40):
             pixels = random.integers(apart * label, apart * label + 120, (size, size, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{index}.png")
     return folder
+
+
+def other_python(name):
+    """The Python of an environment of tests/environments; without it the test is skipped."""
+    variable = f"KERAS_MOBILENETS_{name.upper().replace('-', '_')}_PYTHON"
+    if not os.environ.get(variable):
+        pytest.skip(f"needs {name} in an environment of its own: bash tests/environments/run {name}")
+    return os.environ[variable]

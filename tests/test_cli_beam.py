@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from keras_mobilenets.cli import app
 from keras_mobilenets.export import export_tflite
 
-needs_beam = pytest.mark.skipif("not __import__('importlib').util.find_spec('apache_beam')", reason="needs apache_beam")
+needs_beam = pytest.mark.needs("apache_beam", "pyarrow")
 
 
 def call(*arguments):
@@ -62,7 +62,6 @@ def test_a_job_answers_as_the_plain_command_and_names_what_is_broken(work, tmp_p
     again = call(*job, "--output", tmp_path / "answers.jsonl")
     assert again.exit_code == 1 and "choose another --output" in again.output  # nothing is mixed with old parts
 
-    pytest.importorskip("pyarrow")
     from pyarrow import dataset
 
     assert call(*job, "--output", tmp_path / "table.parquet").exit_code == 0

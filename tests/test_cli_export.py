@@ -125,10 +125,8 @@ def _tensors(path):
     return read_tflite(path).graph.tensors
 
 
-@pytest.mark.parametrize("output", ["m.onnx", "model/1"])
+@pytest.mark.parametrize("output", [pytest.param("m.onnx", marks=pytest.mark.needs("tf2onnx")), "model/1"])
 def test_other_formats_by_the_ending(output, saved, pictures, somewhere):
-    if output.endswith(".onnx"):
-        pytest.importorskip("tf2onnx")
     result = call(saved, output, "--verify", pictures)
     assert result.exit_code == 0, result.output
     shown = " ".join(result.output.replace("│", " ").split())  # wherever lines are broken

@@ -1,6 +1,5 @@
 """`keras-mobilenets train` on JAX, as a job of two processes: one run, from the pictures to the `.tflite`."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -16,14 +15,14 @@ OPTIONS = "train --data digits --model MobileNet --alpha 0.25 --image-size 16 --
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed"),
+    pytest.mark.needs("jax"),
 ]
 
 
 def start(cwd, **environment):
     """The command that a launcher starts again and again; on JAX."""
     command = [sys.executable, "-m", "keras_mobilenets", *OPTIONS.split(), "--quantize-epochs", "1", "--resume"]
-    inherited = {**os.environ, "PYTHONPATH": os.getcwd(), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+    inherited = {**os.environ, "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
     # Half of the time goes into making the program fast.
     jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     return subprocess.Popen(

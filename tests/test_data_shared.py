@@ -1,7 +1,6 @@
 """What a process of several has of the data: its slice of each batch, and nothing else is decoded."""
 
 import dataclasses
-import importlib.util
 import itertools
 
 import numpy as np
@@ -95,9 +94,8 @@ def test_a_share_decodes_nothing_else(pictures):
     assert len(taken(epoch)) == 4 and len(counts) == 8  # of 18
 
 
+@pytest.mark.needs("grain")
 def test_grain_shares_alike(pictures):
-    if importlib.util.find_spec("grain") is None:
-        pytest.skip("grain is not installed")
     data = load_grain(pictures, image_size=16, batch_size=BATCH, seed=3)
     shares = [data.shared(process, PROCESSES) for process in range(PROCESSES)]
     parts = [taken(share.train_from(2, 1), STEPS) for share in shares]

@@ -1,12 +1,9 @@
-"""The pages in docs/: their code runs, their commands parse, their messages are ours, and the site builds."""
+"""The pages in docs/: their code runs, their commands parse, their messages are ours, links lead somewhere."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -113,12 +110,3 @@ def test_messages_are_the_packages_own():
     for message in messages:
         for piece in filter(None, re.split(r"\s*…[.\s]*", message.strip())):
             assert any(piece.strip() in text for text in texts), f"{piece!r} of {message!r}"
-
-
-@pytest.mark.slow
-def test_site_builds_without_a_warning():
-    if importlib.util.find_spec("zensical") is None or importlib.util.find_spec("mkdocstrings") is None:
-        pytest.skip("needs the extra `docs`")
-    done = subprocess.run([sys.executable, "docs/build.py"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "InvertedResidual" in (ROOT / "site" / "reference" / "layers" / "index.html").read_text()

@@ -14,13 +14,12 @@ import keras_mobilenets
 def modules():
     for module in pkgutil.walk_packages(keras_mobilenets.__path__, "keras_mobilenets."):
         if not module.name.endswith("__main__"):
-            yield module.name
+            marks = pytest.mark.needs("apache_beam") if module.name.endswith(".cli.beam") else ()
+            yield pytest.param(module.name, marks=marks, id=module.name)
 
 
-@pytest.mark.parametrize("name", sorted(modules()))
+@pytest.mark.parametrize("name", modules())
 def test_examples(name, tmp_path, monkeypatch):
-    if name == "keras_mobilenets.cli.beam":
-        pytest.importorskip("apache_beam")
     monkeypatch.chdir(tmp_path)  # examples may write files
     module = importlib.import_module(name)
     part = importlib.import_module(".".join(name.split(".")[:2]))

@@ -46,13 +46,15 @@ def test_notebook_is_committed_without_outputs():
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
+jupyter = pytest.mark.needs("nbclient", "ipykernel")
+
+
 def run_notebook(folder, monkeypatch, **environment):
     """All that the cells print, run by this very Python."""
-    nbformat = pytest.importorskip("nbformat", reason="the notebook needs nbclient and ipykernel: the extra `test`")
-    nbclient = pytest.importorskip("nbclient", reason="the notebook needs nbclient and ipykernel: the extra `test`")
-    pytest.importorskip("ipykernel", reason="the notebook needs nbclient and ipykernel: the extra `test`")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(folder))  # a kernel of the user's own would be another Python
-    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
@@ -65,6 +67,7 @@ def run_notebook(folder, monkeypatch, **environment):
 
 
 @pytest.mark.slow
+@jupyter
 def test_notebook_offline(tmp_path, monkeypatch):
     text = run_notebook(tmp_path, monkeypatch, DATA="digits", EPOCHS=1)
     assert "digits: 1438 pictures to train on, 359 held out" in text
@@ -72,6 +75,7 @@ def test_notebook_offline(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@jupyter
 def test_notebook_on_photographs_with_published_weights(tmp_path, monkeypatch, testdata):
     """What `DATA=tf_flowers` does online: here from files."""
     for source in (testdata / "data" / "flowers" / "train").glob("*/*"):

@@ -123,10 +123,11 @@ def test_report_prints(served, capsys):
     assert "serve_jpeg" in shown and "8 given images" in shown
 
 
+@pytest.mark.needs("onnxruntime", "tf2onnx")
 @pytest.mark.parametrize("kind", ["float", "quantized", "mixed"])
 def test_onnx_answers_as_keras(model, kind, tmp_path):
-    runtime = pytest.importorskip("onnxruntime", reason="needs keras_mobilenets[onnx]")
-    pytest.importorskip("tf2onnx", reason="needs keras_mobilenets[onnx]")
+    import onnxruntime as runtime
+
     given = {"float": model, "quantized": quantize_model(model), "mixed": tiny(dtype="mixed_float16")}[kind]
     report = export_onnx(given, tmp_path / "m.onnx", verify=images(4), verbose=False)
     assert report.parity.max_difference < 1e-5

@@ -1,9 +1,6 @@
 """The integer model against the runtime: every output byte, softmax and logits, of every family."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import flatbuffers
 import keras
@@ -142,22 +139,6 @@ def test_published_file(testdata, file):
     model = integer_model(path)
     images = images if model.input.dtype == "uint8" else (images.astype("int16") - 128).astype("int8")
     np.testing.assert_array_equal(model.predict(images, verbose=0), runtime(path.read_bytes(), images))
-
-
-@pytest.mark.parametrize("exported", ["MobileNetV3Small"], indirect=True)
-def test_jax_computes_the_same(exported, tmp_path):
-    pytest.importorskip("jax")
-    np.save(tmp_path / "images.npy", pixels(4))
-    code = (
-        "import sys, numpy as np; from keras_mobilenets.integer import integer_model\n"
-        "images, answers = sys.argv[2:]\n"
-        "np.save(answers, integer_model(sys.argv[1]).predict(np.load(images), verbose=0))"
-    )
-    arguments = [sys.executable, "-c", code, exported, tmp_path / "images.npy", tmp_path / "answers.npy"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    run = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
-    np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), runtime(exported.read_bytes(), pixels(4)))
 
 
 def test_sums_are_split_where_float32_would_round():

@@ -1,25 +1,24 @@
 """MediaPipe Tasks opens the exported files and names the classes of a real photograph.
 
-The real package, in an environment of its own: it needs absl-py 2, TensorFlow Model Optimization needs 1. Make one
-with `python -m venv mp && mp/bin/pip install mediapipe`, and set KERAS_MOBILENETS_MEDIAPIPE_PYTHON=mp/bin/python.
+The real package, in an environment of its own: it needs absl-py 2, TensorFlow Model Optimization needs 1.
+`bash tests/environments/run mediapipe` makes one, and runs this.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
+from runs import other_python
 
 from keras_mobilenets import MobileNet
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.tflite import TFLiteModel
 
-INTERPRETER = "KERAS_MOBILENETS_MEDIAPIPE_PYTHON"
 SIZE = 128
 PHOTOGRAPH = "0292_n02129604_tiger.jpg"
 
@@ -40,10 +39,7 @@ print(json.dumps([[one.category_name, one.index, one.score] for one in head.cate
 
 @pytest.fixture(scope="module")
 def mediapipe_python() -> str:
-    interpreter = os.environ.get(INTERPRETER)
-    if not interpreter:
-        pytest.skip(f"needs MediaPipe in an environment of its own: set {INTERPRETER} to its Python")
-    return interpreter
+    return other_python("mediapipe")
 
 
 @pytest.fixture(scope="module")

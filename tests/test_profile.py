@@ -276,8 +276,10 @@ def test_what_cannot_be_counted_is_said():
         profile("absent.tflite")
 
 
+@pytest.mark.needs("pandas")
 def test_table_dictionary_frame_and_picture_hold_the_totals(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     found = profile(MobileNetV3Small((32, 32, 3), weights=None, classes=3))
     console = Console(width=120)
     with console.capture() as capture:

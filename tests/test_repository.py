@@ -1,4 +1,4 @@
-"""The house rules, held by a test: style, types, direction of imports, light imports, the public API."""
+"""The house rules, held by a test: direction of imports, light imports, the public API."""
 
 import ast
 import importlib
@@ -34,20 +34,16 @@ FLOORS = [  # imports run downwards only: a part may import what stands on a flo
 MAY_IMPORT = {part: set().union(*FLOORS[:floor]) for floor, parts in enumerate(FLOORS) for part in parts}
 
 
+@pytest.mark.skipif("KERAS_MOBILENETS_INSTALLED" not in os.environ, reason="of .ci/run: an editable install is fine")
+def test_what_is_tested_is_what_is_installed():
+    code = "import keras_mobilenets; print(keras_mobilenets.__file__)"
+    for file in (keras_mobilenets.__file__, command(sys.executable, "-c", code).stdout):
+        assert Path(file).parts[-3] == "site-packages"
+
+
 def command(*arguments, **environment):
     environment = {**os.environ, **environment}
     return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("arguments", [("check", "."), ("format", "--check", ".")], ids=lambda a: a[0])
-def test_ruff(arguments):
-    run = command(sys.executable, "-m", "ruff", *arguments)
-    assert run.returncode == 0, run.stdout
-
-
-def test_types():
-    run = command(sys.executable, "-m", "mypy")
-    assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -1,14 +1,13 @@
 """TFLite Micro itself runs the file for microcontrollers, and answers as its kernels' arithmetic in Keras does.
 
-Its interpreter for Python is a development release for some platforms only: `pip install --pre tflite-micro`.
+Its interpreter for Python is a development release for some platforms only: `bash tests/environments/run tflite-micro`
+installs it in an environment of its own, and runs this.
 """
 
-import importlib.util
 import subprocess
-import sys
 
 import numpy as np
-import pytest
+from runs import other_python
 
 from keras_mobilenets import MobileNet, export_tflite
 from keras_mobilenets.integer import integer_model
@@ -27,8 +26,8 @@ np.save("answers.npy", answers)
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tflite_micro") is None, reason="needs tflite-micro")
 def test_answers_are_those_of_the_reference_kernels(rng, tmp_path, monkeypatch):
+    python = other_python("tflite-micro")
     monkeypatch.chdir(tmp_path)
     model = MobileNet((64, 64, 3), alpha=0.25, weights=None, classes=5, momentum=0.0)
     images = rng.uniform(-1, 1, (8, 64, 64, 3)).astype("float32")
@@ -37,7 +36,6 @@ def test_answers_are_those_of_the_reference_kernels(rng, tmp_path, monkeypatch):
     export_tflite(model, "model.tflite", quantize="int8", calibration=images, **options)
     given = rng.integers(-128, 128, images.shape, dtype=np.int8)
     np.save("images.npy", given)
-    # In a process of its own: it brings another copy of TFLite than TensorFlow.
-    subprocess.run([sys.executable, "-c", PROGRAM], check=True)
+    subprocess.run([python, "-c", PROGRAM], check=True)
     expected = np.asarray(integer_model("model.tflite", kernels="reference")(given))
     np.testing.assert_array_equal(np.load("answers.npy"), expected)

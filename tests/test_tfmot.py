@@ -8,8 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
-import tf_keras
 from documents import run
 
 from keras_mobilenets import (
@@ -25,6 +23,10 @@ from keras_mobilenets import (
 from keras_mobilenets.interop import from_tf_keras, tfmot_annotate, to_tf_keras
 from keras_mobilenets.quantization import KeepZeros
 from keras_mobilenets.tflite import audit
+
+tfmot = pytest.importorskip("tensorflow_model_optimization")
+tf_keras = pytest.importorskip("tf_keras")
+pytestmark = pytest.mark.needs("tensorflow_model_optimization")
 
 SMALL = {"input_shape": (32, 32, 3), "weights": None, "classes": 5}
 SPARSITY = 0.75
