@@ -10,6 +10,7 @@ from . import quantization as quantization
 from . import tasks as tasks
 from . import tflite as tflite
 from . import training as training
+from .applications import SSD300 as SSD300
 from .applications import MobileNet as MobileNet
 from .applications import MobileNetV2 as MobileNetV2
 from .applications import MobileNetV3Large as MobileNetV3Large
@@ -19,6 +20,7 @@ from .applications import MobileNetV4ConvMedium as MobileNetV4ConvMedium
 from .applications import MobileNetV4ConvSmall as MobileNetV4ConvSmall
 from .applications import MobileNetV4HybridLarge as MobileNetV4HybridLarge
 from .applications import MobileNetV4HybridMedium as MobileNetV4HybridMedium
+from .applications import SSDLite as SSDLite
 from .applications import endpoints as endpoints
 from .diagnosis import quantization_report as quantization_report
 from .export import export_saved_model as export_saved_model

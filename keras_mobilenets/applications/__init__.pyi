@@ -14,4 +14,6 @@ from .mobilenet_v4 import MobileNetV4ConvSmall as MobileNetV4ConvSmall
 from .mobilenet_v4 import MobileNetV4HybridLarge as MobileNetV4HybridLarge
 from .mobilenet_v4 import MobileNetV4HybridMedium as MobileNetV4HybridMedium
 from .preprocessing import check_input_range as check_input_range
+from .ssd import SSD300 as SSD300
+from .ssd import SSDLite as SSDLite
 from .weights import load_weights as load_weights

@@ -73,14 +73,17 @@ def _maps(calls: dict[str, tuple[keras.layers.Layer, Any, Any]]) -> dict[str, ke
     stride, behind_stem = 1, False
     for name, (layer, inputs, outputs) in calls.items():
         if name in _LAST_LAYERS:
+            maps.pop(f"stride_{stride}", None)  # the network's last map comes last
             maps[f"stride_{stride}"] = outputs
             break
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) or max(layer.kernel_size) == 1:
             continue
-        _, block_input, _ = calls.get(f"{name.removesuffix('_depthwise')}_expand", (None, inputs, None))
+        block = name.removesuffix("_depthwise").removesuffix("_start")
+        parts = [part for part in (f"{block}_start_depthwise", f"{block}_expand") if part in calls]
+        block_input = calls[parts[0]][1] if parts else inputs
         if behind_stem:
             maps[f"stride_{stride}"] = block_input
-        if block_input is not inputs:
+        if name == f"{block}_depthwise" and f"{block}_expand" in parts:
             maps[f"stride_{stride}_expansion"] = inputs
         behind_stem = True
         stride *= layer.strides[0]

@@ -1,3 +1,7 @@
+from .boxes import Anchors as Anchors
+from .boxes import Suppression as Suppression
+from .boxes import ssd_anchors as ssd_anchors
+from .boxes import torchvision_anchors as torchvision_anchors
 from .classification import Classification as Classification
 from .known import TASKS as TASKS
 from .known import task_of as task_of

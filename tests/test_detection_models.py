@@ -1,0 +1,45 @@
+"""Detectors: the papers' networks, counted."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mobilenets import SSD300, SSDLite, inline
+from keras_mobilenets.analysis import profile
+
+# Parameters in millions and multiply-accumulates in billions, to the digits that the papers print; and how many
+# parameters they count for a channel of batch normalization.
+PAPERS = [
+    # arXiv:1704.04861, Table 13
+    pytest.param(SSD300, "MobileNet", 91, 6.8, 1.2, 2, id="SSD300 V1"),
+    # arXiv:1801.04381, Table 6
+    pytest.param(SSDLite, "MobileNet", 81, 5.1, 1.3, 2, id="SSDLite V1"),
+    pytest.param(SSDLite, "MobileNetV2", 81, 4.3, 0.8, 2, id="SSDLite V2"),
+    # arXiv:1905.02244, Table 6
+    pytest.param(SSDLite, "MobileNetV3Large", 90, 4.97, 0.62, 1, id="SSDLite V3 Large"),
+    pytest.param(SSDLite, "MobileNetV3Small", 90, 2.49, 0.21, 1, id="SSDLite V3 Small"),
+]
+
+
+@pytest.mark.parametrize(("builder", "backbone", "classes", "parameters", "madds", "per_norm"), PAPERS)
+def test_counts(builder, backbone, classes, parameters, madds, per_norm):
+    model = builder(backbone, classes=classes, backbone_weights=None)
+    norms = [one for one in inline(model).layers if isinstance(one, keras.layers.BatchNormalization)]
+    trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    counted = trained - (2 - per_norm) * sum(norm.gamma.shape[0] for norm in norms)
+    assert counted / 1e6 == pytest.approx(parameters, rel=0.011)  # the printed digits
+    assert profile(model).madds / 1e9 == pytest.approx(madds, rel=0.032)
+
+
+def test_outputs_by_name_for_any_backbone_and_anchors():
+    model = SSDLite("MobileNetV3Small", (64, 96, 3), classes=2, alpha=0.5, background=True, backbone_weights=None)
+    found = model(np.zeros((1, 64, 96, 3), "float32"))
+    # 4x6 pixels with three anchors; 2x3, 1x2, and 1x1 thrice with six
+    assert found["boxes"].shape == (1, 3 * 24 + 6 * (6 + 2 + 3), 4)
+    np.testing.assert_allclose(keras.ops.sum(found["scores"], -1), 1, atol=1e-6)  # a softmax of three, in float32
+
+
+def test_most_anchors_show_nothing_before_training(rng):
+    model = SSDLite("MobileNetV2", (64, 64, 3), classes=2, alpha=0.35, backbone_weights=None)
+    scores = model(rng.uniform(-1, 1, (2, 64, 64, 3)))["scores"]
+    assert np.median(scores) == pytest.approx(0.01, rel=0.5)  # the head's kernels are small, not 0
