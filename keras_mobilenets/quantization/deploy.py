@@ -28,6 +28,7 @@ class ConstantFakeQuant(keras.layers.Layer):
     Args:
         low, high: the range.
         bits: width of the integers.
+        requantizes: whether the inputs are on another grid already.
 
     Input shape: any. Output shape: the same.
 
@@ -37,22 +38,34 @@ class ConstantFakeQuant(keras.layers.Layer):
     array([0.02], dtype=float32)
     """
 
-    def __init__(self, low: float, high: float, bits: int = 8, **kwargs: Any):
+    def __init__(self, low: float, high: float, bits: int = 8, requantizes: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.low = low
         self.high = high
         self.bits = bits
+        self.requantizes = requantizes
 
     def call(self, inputs):
         import tensorflow as tf
 
-        return tf.quantization.fake_quant_with_min_max_args(inputs, self.low, self.high, num_bits=self.bits)
+        values = _pooled(inputs) if self.requantizes else inputs
+        return tf.quantization.fake_quant_with_min_max_args(values, self.low, self.high, num_bits=self.bits)
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
     def get_config(self):
-        return {**super().get_config(), "low": self.low, "high": self.high, "bits": self.bits}
+        own = ("low", "high", "bits", "requantizes")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+
+
+def _pooled(values: Any) -> Any:
+    """The values themselves, behind an operation that parts two quantizers, of which converters would see one.
+
+    They lose a reshape again before they have quantized, and mix up the grids then.
+    """
+    pixels = values if len(values.shape) == 4 else keras.ops.reshape(values, (1, 1, -1, values.shape[-1]))
+    return keras.ops.reshape(keras.ops.max_pool(pixels, 1, 1), keras.ops.shape(values))
 
 
 def deployable(model: keras.Model, *, target: str | None = None) -> keras.Model:
@@ -183,12 +196,14 @@ class _Deployment:
     def join(self, node: Node, values: Any) -> Any:
         """A concatenation: it has no arithmetic, so that all that it joins must be on one grid already."""
         reader = self._sole_reader(node)
+        while reader is not None and role_of(reader.layer) is Role.JOIN:
+            reader = self._sole_reader(reader)
         if reader is not None and isinstance(reader.layer, FakeQuant):
             ends = self.range_of(reader)
             values = [
                 value
                 if self._behind(source).layer is reader.layer
-                else self.fake_quant(node, value, *ends, suffix="_part")
+                else self.fake_quant(node, value, *ends, suffix="_part", requantizes=self._is_on_grid(source))
                 for source, value in zip(node.inputs, values, strict=True)
             ]
         return self.plain(node, (values,), {})
@@ -243,9 +258,12 @@ class _Deployment:
         clipped = keras.layers.ReLU(6.0, name=self.unique_name(f"{node.name}_relu6"), dtype="float32")(shifted)
         return self.fake_quant(node, clipped, *grid_around(0.0, 6.0, self.bits), suffix="_gate")
 
-    def fake_quant(self, node: Node, value: Any, low: float, high: float, suffix: str = "") -> Any:
+    def fake_quant(self, node: Node, value: Any, low: float, high: float, suffix: str = "", requantizes=False) -> Any:
         name = self.unique_name(f"{node.name}{suffix}")
-        return ConstantFakeQuant(low, high, self.bits, name=name, dtype="float32")(value)
+        return ConstantFakeQuant(low, high, self.bits, requantizes, name=name, dtype="float32")(value)
+
+    def _is_on_grid(self, node: Node) -> bool:
+        return isinstance(self._behind(node).layer, FakeQuant | InputQuant | QuantHardSigmoid)
 
     def unique_name(self, name: str) -> str:
         """A shared layer is several layers here: its places may differ in scale."""

@@ -34,7 +34,6 @@ class Plan:
         roles: what each node does.
         quantized: the nodes behind which a feature map is quantized, with a fixed range or None where it is observed.
         tied: the nodes whose output is rounded to the grid of another node.
-        joined: the nodes that share the quantizer of a concatenation, and that concatenation.
         left_in_float: the nodes that stay in float without having been asked to: the runtimes have no integer form of
             them.
         fronts: for each input of the model that is quantized, the last node of the normalization and augmentation
@@ -65,9 +64,12 @@ class Plan:
         insert_entries(graph, self.floating)
         self.roles = {node: self.roles.get(node) for node in graph.nodes}
         self.consumers = graph.consumers()
-        self.tied = {node: self._source_of_grid(node) for node in graph.nodes if self._keeps_grid(node)}
+        self._ends_of_fronts = {last for last, _, _ in self.fronts.values()}
+        for node in graph.nodes:
+            if self._joins_one_grid(node):
+                self.roles[node] = Role.MOVE
+        self.tied = {node: self.grid_of(node.inputs[0]) for node in graph.nodes if self._keeps_grid(node)}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
-        self.joined = self._find_joined()
 
     def _role(self, node: Node) -> Role | None:
         role = role_of(node.layer)
@@ -166,12 +168,18 @@ class Plan:
     def _keeps_grid(self, node: Node) -> bool:
         return self.roles[node] is Role.SAME_GRID and node not in self.floating and node not in self._in_front
 
-    def _source_of_grid(self, node: Node) -> Node:
+    def grid_of(self, node: Node) -> Node:
         """The node behind whose quantizer the values of this one got their grid."""
-        source = node.inputs[0]
-        while not source.is_input and self.roles[source] in (*PASSING, Role.SAME_GRID):
-            source = source.inputs[0]
-        return source
+        while node not in self._ends_of_fronts and self.roles[node] in (*PASSING, Role.SAME_GRID):
+            node = node.inputs[0]
+        return node
+
+    def _joins_one_grid(self, node: Node) -> bool:
+        """Whether all that the node joins is on one grid already, as a gray image that is repeated."""
+        return self._is_join(node) and len({self.grid_of(part) for part in node.inputs}) == 1
+
+    def _is_join(self, node: Node) -> bool:
+        return self.roles[node] is Role.JOIN and node not in self.floating
 
     def _quantizer(self, node: Node) -> list[tuple[float, float] | None]:
         """Nothing, or one range: fixed, or None for an observed one."""
@@ -194,27 +202,10 @@ class Plan:
             return [TANH if is_tanh else PROBABILITY]
         return [None] if role in _COMPUTES else []
 
-    def _find_joined(self) -> dict[Node, Node]:
-        """All that goes into a concatenation, or into one that goes into it, must be on the grid of the whole."""
-        joined: dict[Node, Node] = {}
-        for node in reversed(self.graph.nodes):
-            if self.roles[node] is not Role.JOIN or node in self.floating:
-                continue
-            whole = joined.setdefault(node, node)
-            for part in node.inputs:
-                source = self._source_of_grid(part) if part not in self.quantized else part
-                if source in self.quantized and self.quantized[source] is None:
-                    joined[source] = whole
-                elif not self._is_joined(source):
-                    raise ValueError(
-                        f"Layer {node.name!r} (Concatenate) cannot be quantized: {source.name!r}, which it reads, "
-                        "has a fixed range of its own."
-                    )
-        return joined
-
     def _is_joined(self, node: Node) -> bool:
-        """Whether only a concatenation reads the node: then it gets the grid of the whole at once."""
-        readers = self.consumers[node]
-        if node in self.outputs or len(readers) != 1 or self.roles[node] not in _COMPUTES:
+        """Whether the node needs no grid of its own, as nothing reads it but what rounds it to the grid of a whole."""
+        readers, config = self.consumers[node], self.config_of(node)
+        has_own = config is not None and (config.activation_bits is not None or config.observer is not None)
+        if has_own or node in self.outputs or len(readers) != 1 or self.roles[node] not in _COMPUTES:
             return False
-        return self.roles[readers[0]] is Role.JOIN and readers[0] not in self.floating
+        return self._is_join(readers[0])

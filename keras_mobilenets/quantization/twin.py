@@ -166,7 +166,6 @@ class Rewriter:
         self.names: dict[str, int] = {}
         self.input_of = {last: node for node, (last, _, _) in plan.fronts.items()}
         self.quantizers: dict[Node, Any] = {}  # the layer behind each node that has one
-        self.shared: dict[Node, FakeQuant] = {}  # that of each concatenation
 
     def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         value = self.layers[node](*args, **kwargs)
@@ -204,10 +203,10 @@ class Rewriter:
         return new
 
     def is_clipped_by_quantizer(self, node: Node) -> bool:
-        """Whether behind each place of the node's layer there is a quantizer that is not shared and begins at 0."""
+        """Whether behind each place of the node's layer there is a quantizer that begins at 0."""
         places = [other for other in self.plan.graph.nodes if other.layer is node.layer]
         symmetric = self.settings.symmetric or self.activation_bits(node) > 8
-        return not symmetric and all(place in self.plan.quantized and place not in self.plan.joined for place in places)
+        return not symmetric and all(place in self.plan.quantized for place in places)
 
     def weight_bits(self, node: Node) -> int:
         config = self.plan.config_of(node) or QuantizeConfig()
@@ -221,10 +220,7 @@ class Rewriter:
         """What a layer with a kernel needs to know about the layers around it."""
         if sum(other.layer is node.layer for other in self.plan.graph.nodes) > 1:
             return {}  # a shared layer has several surroundings
-        source = node.inputs[0]
-        while source not in self.quantizers and self.plan.roles[source] in (Role.MOVE, Role.TRAINING):
-            source = source.inputs[0]
-        quantizer = self.quantizers.get(source)
+        quantizer = self.quantizers.get(self.plan.grid_of(node.inputs[0]))
         return {
             "input_quantizer": quantizer and quantizer.name,
             "input_shift": quantizer.shift if isinstance(quantizer, InputQuant) else 0.0,
@@ -242,14 +238,8 @@ class Rewriter:
         is_prediction = fixed_range in (PROBABILITY, TANH) and node in self.plan.outputs
         if fixed_range in (PROBABILITY, TANH) and bits > 8:
             fixed_range = grid_around(0.0, 1.0 - 2.0 ** (1 - bits), bits)  # scale 2**(1 - bits), as TFLite prescribes
-        whole = self.plan.joined.get(node)
-        if whole is None:
-            self.quantizers[node] = self.quantizer(node, fixed_range, bits, not is_prediction)
-            return self.quantizers[node](value)
-        if whole not in self.shared:
-            self.shared[whole] = self.quantizer(whole, None, self.activation_bits(whole))
-        self.quantizers[node] = self.shared[whole]
-        return self.shared[whole](value, observe=node is whole)  # the whole has all values of its parts
+        self.quantizers[node] = self.quantizer(node, fixed_range, bits, not is_prediction)
+        return self.quantizers[node](value)
 
     def quantizer(self, node: Node, fixed_range: Any, bits: int, in_training: bool = True) -> FakeQuant:
         config = self.plan.config_of(node) or QuantizeConfig()
