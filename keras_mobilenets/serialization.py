@@ -7,7 +7,8 @@ import importlib
 _MODULES = (
     *("layers.convolution", "quantization.config"),
     *("quantization.deploy", "quantization.layers", "quantization.twin", "quantization.observers"),
-    *("quantization.quantizers", "integer.layers", "tasks.crossentropy"),
+    *("quantization.quantizers", "integer.layer", "integer.convolution", "integer.arithmetic"),
+    *("integer.tables", "integer.moving", "integer.windows", "tasks.crossentropy"),
 )
 
 

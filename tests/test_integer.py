@@ -11,14 +11,15 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_mobilenets as km
 from keras_mobilenets.integer import integer_model
-from keras_mobilenets.integer.model import split_channels
+from keras_mobilenets.integer.convolution import split_channels
 
-SIZE = 64
+SIZE = 60  # maps of other than 2**n pixels, of odd sizes on the way
 FAMILIES = {
     "MobileNet": {"alpha": 0.25},
     "MobileNet-friendly": {"alpha": 0.25, "quantization_friendly": True},
     "MobileNetV2": {"alpha": 0.35},
     "MobileNetV3Small": {"alpha": 0.75},
+    "MobileNetV3Small-npu": {"alpha": 0.75},
     "MobileNetV3Large-minimalistic": {"alpha": 0.35, "minimalistic": True},
 }
 
@@ -30,6 +31,7 @@ def pixels(count, size=SIZE):
 @pytest.fixture(scope="module", params=FAMILIES)
 def exported(request, tmp_path_factory):
     """A full-integer file of each family, with measured batch statistics: else all images get one answer."""
+    target = "npu" if request.param.endswith("npu") else "xnnpack"
     keras.utils.set_random_seed(0)
     name = request.param.split("-")[0]
     model = getattr(km, name)(input_shape=(SIZE, SIZE, 3), weights=None, classes=50, **FAMILIES[request.param])
@@ -39,10 +41,10 @@ def exported(request, tmp_path_factory):
     images = pixels(16).astype("float32")
     images = images if "V3" in name else images / 127.5 - 1
     model(images, training=True)
-    quantized = km.quantize_model(model)
+    quantized = km.quantize_model(model, target=target)
     km.calibrate(quantized, images)
     path = tmp_path_factory.mktemp("exported") / "model.tflite"
-    km.export_tflite(quantized, path, verbose=False)
+    km.export_tflite(quantized, path, target=target, verbose=False)
     return path
 
 
