@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,11 @@ from rich.table import Table
 
 from keras_mobilenets.cli.errors import errors
 from keras_mobilenets.cli.evaluation import Comparison, compare, read_batches
-from keras_mobilenets.cli.models import Classifier, open_classifier
+from keras_mobilenets.cli.models import Classifier, check_classes, open_classifier
 from keras_mobilenets.data.folder import scan_folder
-from keras_mobilenets.data.images import BrokenImage, read_image
+from keras_mobilenets.data.images import BrokenImage, printable, read_image
 from keras_mobilenets.data.names import is_folder
-
-TOP_FROM = 10  # top-5 accuracy says something only among more classes than that
+from keras_mobilenets.tasks.classification import class_name
 
 console = Console(highlight=False)
 
@@ -25,7 +25,7 @@ console = Console(highlight=False)
 def predict(model: Path, images: list[Path], *, top: int, as_json: bool) -> None:
     """Prints the likeliest classes of each picture; broken ones are named, and make the command fail at its end."""
     classifier = open_classifier(model)
-    width = max(len(str(path)) for path in images)
+    width = max(len(printable(path)) for path in images)
     broken = 0
     for path in images:
         try:
@@ -38,7 +38,7 @@ def predict(model: Path, images: list[Path], *, top: int, as_json: bool) -> None
         if as_json:
             print(json.dumps({"image": str(path), "classes": best}))
         else:
-            print(f"{path!s:{width}}  " + "  ".join(f"{one['name']} {one['score']:.1%}" for one in best))
+            print(f"{printable(path):{width}}  " + "  ".join(f"{one['name']} {one['score']:.1%}" for one in best))
     if broken:
         raise typer.Exit(1)
 
@@ -47,9 +47,9 @@ def evaluate(model: Path, data: str, *, everything: bool, seed: int, strict: boo
     """Prints the accuracy of a model on labelled pictures."""
     classifier = open_classifier(model)
     if is_folder(data):
-        found, broken = _folder(classifier, data, everything, seed, strict)
+        found, names, broken = _folder(classifier, data, everything, seed, strict)
     else:
-        found, broken = _data_set(classifier, data, seed), ()
+        found, names, broken = *_data_set(classifier, data, seed), ()
     for line in broken:
         errors.print(f"left out: {line}", markup=False, soft_wrap=True)
     result = {
@@ -57,11 +57,10 @@ def evaluate(model: Path, data: str, *, everything: bool, seed: int, strict: boo
         "data": data,
         "pictures": len(found.labels),
         "left_out": len(broken),
-        "accuracy": found.accuracy("model"),
-        "top_5_accuracy": found.accuracy("model", top=5) if found.scores["model"].shape[-1] > TOP_FROM else None,
+        **found.score("model"),
         "classes": {
-            classifier.name(label): {"right": right, "pictures": count}
-            for label, (right, count) in found.class_accuracy("model").items()
+            class_name(label, names): counts
+            for label, counts in found.task.by_class(found.scores["model"], found.labels).items()
         },
     }
     print(json.dumps(result)) if as_json else console.print(_table(result))
@@ -69,23 +68,26 @@ def evaluate(model: Path, data: str, *, everything: bool, seed: int, strict: boo
 
 def _folder(
     classifier: Classifier, data: str, everything: bool, seed: int, strict: bool
-) -> tuple[Comparison, tuple[str, ...]]:
+) -> tuple[Comparison, Sequence[str], tuple[str, ...]]:
     on_error = "raise" if strict else "skip"
     folder = scan_folder(data, seed=seed, on_error=on_error, class_names=classifier.labels)
+    check_classes(classifier.task, folder.class_names, data)
     paths, labels = list(folder.val.paths), folder.val.labels
     if everything:
         paths, labels = [*folder.train.paths, *paths], np.concatenate([folder.train.labels, labels])
-    return compare({"model": classifier}, read_batches(paths, labels, classifier.image_size)), folder.broken
+    found = compare({"model": classifier}, read_batches(paths, labels, classifier.image_size))
+    return found, folder.class_names, folder.broken
 
 
-def _data_set(classifier: Classifier, data: str, seed: int) -> Comparison:
+def _data_set(classifier: Classifier, data: str, seed: int) -> tuple[Comparison, Sequence[str]]:
     from keras_mobilenets.data import load
 
     pictures = load(data, image_size=classifier.image_size, seed=seed)
     names = list(pictures.class_names)
     if classifier.labels is not None and classifier.labels != names:
         raise ValueError(f"The model's classes are not those of {data}: {classifier.labels[:5]}... and {names[:5]}...")
-    return compare({"model": classifier}, pictures.val.as_numpy_iterator())
+    check_classes(classifier.task, names, data)
+    return compare({"model": classifier}, pictures.val.as_numpy_iterator()), names
 
 
 def _table(result: dict) -> Table:

@@ -13,10 +13,10 @@ import numpy as np
 from keras_mobilenets import applications
 from keras_mobilenets.cli import progress
 from keras_mobilenets.cli.errors import errors
-from keras_mobilenets.cli.models import load_keras, saved_labels
+from keras_mobilenets.cli.models import check_classes, form_of, load_keras, saved_labels
 from keras_mobilenets.cli.request import Request
 from keras_mobilenets.data import load as load_data
-from keras_mobilenets.data.images import BrokenImage, read_image
+from keras_mobilenets.data.images import GREY, BrokenImage, read_image
 from keras_mobilenets.diagnosis import quantization_report
 from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
 from keras_mobilenets.export.conversion import image_shape, require_tensorflow
@@ -40,15 +40,17 @@ def quantize(
     given = load_keras(model)
     if is_quantized(given):
         raise ValueError(f"{model} is quantized already: `keras-mobilenets export` writes it")
+    form, scale = form_of(given), PixelScale.of(given)
     pictures = load_data(
         data,
-        image_size=given.input_shape[1:3],
+        image_size=form.image_size,
         batch_size=batch_size,
         seed=seed,
-        preprocess=PixelScale.of(given),
+        preprocess=lambda images: scale(images if form.channels == 3 else images @ GREY),
     )
-    if given.output_shape[-1] != len(pictures.class_names):
-        raise ValueError(f"{model} knows {given.output_shape[-1]} classes, {data} has {len(pictures.class_names)}")
+    check_classes(form.task, pictures.class_names, data)
+    if epochs and getattr(form.task, "multi_label", False):
+        raise ValueError(f"{model} gives any number of classes; {data} has one for each picture: leave out --epochs")
     if epochs:
         quantized = quantize_model(given)
         freeze_normalization(quantized)
@@ -123,7 +125,7 @@ def _images(model: keras.Model, shape: tuple[int, ...], paths: Sequence[Path], l
 
     def read(path: Path) -> np.ndarray | BrokenImage:
         try:
-            return read_image(path, (shape[0], shape[1]))
+            return read_image(path, (shape[0], shape[1]), channels=shape[2])
         except BrokenImage as error:
             return error
 

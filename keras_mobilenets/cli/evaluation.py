@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_mobilenets.cli.models import Classifier
 from keras_mobilenets.data.images import read_image
+from keras_mobilenets.tasks.classification import Classification
+from keras_mobilenets.tasks.task import Task
 
 BATCH_SIZE = 64
 
@@ -20,33 +23,30 @@ class Comparison:
     """What classifiers said.
 
     Attributes:
+        task: which knows what is right.
         labels: (pictures,) the true classes.
-        scores: by name of the classifier, (pictures, classes).
+        scores: by name of the classifier, its answers, (pictures, classes).
         kept: indices of the pictures that were kept.
         pictures: these, uint8.
     """
 
-    labels: np.ndarray
-    scores: dict[str, np.ndarray]
+    task: Task
+    labels: Any
+    scores: dict[str, Any]
     kept: np.ndarray
     pictures: np.ndarray
 
-    def accuracy(self, name: str, top: int = 1) -> float:
-        """Share of pictures whose true class is among the `top` likeliest."""
-        best = np.argsort(-self.scores[name], axis=-1, kind="stable")[:, :top]
-        return float(np.mean(np.any(best == self.labels[:, np.newaxis], axis=-1)))
+    def score(self, name: str) -> dict[str, float | None]:
+        """The task's figures of a classifier."""
+        return self.task.score(self.scores[name], self.labels)
+
+    def accuracy(self, name: str) -> float:
+        """Share of pictures whose true class is the likeliest."""
+        return float(self.score(name)["accuracy"] or 0)
 
     def agreement(self, one: str, other: str) -> float:
         """Share of pictures on which two classifiers have the same first choice."""
-        return float(np.mean(self.scores[one].argmax(-1) == self.scores[other].argmax(-1)))
-
-    def class_accuracy(self, name: str) -> dict[int, tuple[int, int]]:
-        """For each class that occurs: how many pictures were right, and how many there are."""
-        right = self.scores[name].argmax(-1) == self.labels
-        return {
-            int(label): (int(right[self.labels == label].sum()), int((self.labels == label).sum()))
-            for label in np.unique(self.labels)
-        }
+        return float(np.mean(self.task.agreement(self.scores[one], self.scores[other])))
 
 
 def compare(
@@ -77,11 +77,17 @@ def compare(
         done += len(images)
         progress(done)
     return Comparison(
+        _single(next(iter(classifiers.values())).task),
         np.concatenate(labels),
         {name: np.concatenate(parts) for name, parts in scores.items()},
         np.array([index for index, _ in pictures], int),
         np.array([image for _, image in pictures], np.uint8),
     )
+
+
+def _single(task: Task) -> Task:
+    """The task where each picture has one class, whatever else the model could say: the likeliest one counts."""
+    return dataclasses.replace(task, multi_label=False) if isinstance(task, Classification) else task
 
 
 def read_batches(

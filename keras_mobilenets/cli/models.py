@@ -1,46 +1,72 @@
-"""A trained classifier, be it a `.keras` or a `.tflite` file: pixels in, probabilities out."""
+"""A trained classifier, be it a `.keras` or a `.tflite` file: pixels in, the task's answers out."""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_mobilenets.cli.errors import quiet
+from keras_mobilenets.data.images import to_grey
+from keras_mobilenets.tasks.known import task_of
+from keras_mobilenets.tasks.task import Task
+from keras_mobilenets.tflite.file import TFLiteFile
 
 LABELS_FILE = "labels.txt"
 LATENCY_RUNS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What of a model its file says: one image goes in, and what comes out is of a task.
+
+    Attributes:
+        image_size: (height, width).
+        channels: 3 of RGB, 1 of grey.
+        task: what the outputs mean.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    task: Task
 
 
 class Classifier:
     """A model that is asked about uint8 pictures, whatever file it comes from.
 
     Args:
-        predict: from uint8 (batch, height, width, 3) to scores (batch, classes).
-        image_size: (height, width).
+        run: from uint8 (batch, height, width, channels) to the model's outputs.
+        form: of the model.
         labels: names of the classes, or None if nobody wrote them down.
+
+    Raises:
+        ValueError: there are more or fewer names than classes.
     """
 
-    def __init__(
-        self, predict: Callable[[np.ndarray], np.ndarray], image_size: tuple[int, int], labels: list[str] | None
-    ) -> None:
-        self.predict = predict
-        self.image_size = image_size
+    def __init__(self, run: Callable[[np.ndarray], Any], form: Form, labels: list[str] | None) -> None:
+        self.run = run
+        self.task = form.task
+        self.image_size = form.image_size
+        self.channels = form.channels
+        if labels is not None:
+            self.task.metadata(labels)
+            single = len(labels) == 1  # of the one sigmoid, whose answers are two
+            labels = [f"not {labels[0]}", *labels] if single else labels
         self.labels = labels
 
-    def name(self, index: int) -> str:
-        """The name of a class, or its number."""
-        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
+    def predict(self, images: np.ndarray) -> Any:
+        """The task's answers about RGB pictures: (batch, classes) of probabilities."""
+        return self.task.decode(self.run(images if self.channels == 3 else to_grey(images)), self.image_size)
 
-    def best(self, scores: np.ndarray, top: int) -> list[dict[str, Any]]:
-        """The likeliest classes of one picture, by its scores: {"name": ..., "score": ...} each."""
-        first = np.argsort(-scores, kind="stable")[:top]
-        return [{"name": self.name(index), "score": float(scores[index])} for index in first]
+    def best(self, answer: Any, top: int) -> list[dict[str, Any]]:
+        """What the answer about one picture says, the likeliest first: {"name": ..., "score": ...} each."""
+        return self.task.describe(answer, self.labels, top)
 
     def latency_ms(self, image: np.ndarray) -> float:
         """Median time for one picture, after a warm-up."""
@@ -82,7 +108,7 @@ def load_keras(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{path} cannot be loaded: it is damaged or holds layers of another package ({reason})"
         ) from error
@@ -96,25 +122,68 @@ def saved_labels(path: Path) -> list[str] | None:
 
 def tflite_classifier(file: Path | bytes, labels: list[str] | None = None) -> Classifier:
     """A classifier out of a `.tflite` file, or out of its content."""
-    from keras_mobilenets.tflite import TFLiteModel
+    from keras_mobilenets.tflite import TFLiteModel, read_tflite
 
     with quiet():
+        form = form_of(read_tflite(file))
         model = TFLiteModel(file)
-    height, width, _ = model.input_shape
-    return Classifier(model.predict, (height, width), model.labels or labels)
+    return Classifier(model.predict, form, model.labels or labels)
 
 
 def keras_classifier(model: Any, labels: list[str] | None = None) -> Classifier:
     """A classifier out of a Keras model; what its pixels must be scaled to is read off it."""
     from keras_mobilenets.pixels import PixelScale
 
-    normalize = PixelScale.of(model)
-    _, height, width, _ = model.input_shape
-    if height is None or width is None:
-        raise ValueError(f"{model.name} takes images of any size, so that it cannot be told how to crop a picture")
+    form, normalize, run = form_of(model), PixelScale.of(model), _compiled(model)
+    return Classifier(lambda pixels: run(normalize(pixels)), form, labels)
 
-    run = _compiled(model)
-    return Classifier(lambda pixels: run(normalize(pixels)), (height, width), labels)
+
+def form_of(model: Any) -> Form:
+    """Size, colours and task of a model.
+
+    Args:
+        model: a Keras model, or a `TFLiteFile`.
+
+    Raises:
+        ValueError: it is none that can be asked about pictures; the message says why.
+    """
+    inputs, outputs = _shapes(model)
+    if len(inputs) != 1 or len(inputs[0]) != 4:
+        raise ValueError(f"A model of one image is needed, (batch, height, width, channels); this takes {inputs}")
+    _, height, width, channels = inputs[0]
+    if height is None or width is None:
+        raise ValueError("The model takes images of any size, so that it cannot be told how to crop a picture")
+    if channels not in (1, 3):
+        raise ValueError(f"A model of RGB or grey pictures is needed; this takes {channels} channels")
+    task = task_of(model)
+    if task is None:
+        raise ValueError(
+            "A classifier is needed, of one output (batch, classes) that ends in softmax, sigmoid or, of several "
+            f"classes, logits; this gives {outputs}"
+        )
+    return Form((height, width), channels, task)
+
+
+def check_classes(task: Task, names: Sequence[str], data: str) -> None:
+    """Refuses data of more or fewer classes than a model knows."""
+    try:
+        task.metadata(names)
+    except ValueError:
+        raise ValueError(f"{data} has {len(names)} classes, which are not as many as the model knows") from None
+
+
+def _shapes(model: Any) -> tuple[list[tuple], list[tuple]]:
+    """Of the inputs and of the outputs."""
+    if isinstance(model, TFLiteFile):
+        graph = model.graph
+        parts = [[tuple(graph.tensors[index].shape) for index in part] for part in (graph.inputs, graph.outputs)]
+        return parts[0], parts[1]
+    import keras
+
+    if not getattr(model, "inputs", None):
+        raise ValueError(f"{model.name} does not say what it takes: save a model that was built from `keras.Input`")
+    parts = [[tuple(one.shape) for one in keras.tree.flatten(part)] for part in (model.inputs, model.outputs)]
+    return parts[0], parts[1]
 
 
 def _compiled(model: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -125,6 +194,6 @@ def _compiled(model: Any) -> Callable[[np.ndarray], np.ndarray]:
         return model.predict_on_batch
     import tensorflow as tf
 
-    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    signature = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
     function = tf.function(lambda images: model(images, training=False), input_signature=[signature], autograph=False)
-    return lambda images: function(images).numpy()
+    return lambda images: keras.tree.map_structure(np.asarray, function(images))

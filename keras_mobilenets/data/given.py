@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ SHUFFLED_IMAGES = 1_000  # held decoded for shuffling: they take ten times the r
 READ_TOGETHER = 256
 CHECKED = 64  # pictures that a second pass is tried on
 
-Given = tf.data.Dataset | Sequence[tf.data.Dataset]
+Given: TypeAlias = tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset] | list[tf.data.Dataset]
 
 
 class _Facts(NamedTuple):
@@ -39,7 +39,7 @@ def dataset_sources(
     Raises:
         ValueError: it does not give pictures with one class each, in a range that is known, the same on every pass.
     """
-    given = list(data) if isinstance(data, tuple | list) else [data]
+    given: list[Any] = list(data) if isinstance(data, tuple | list) else [data]
     if not 1 <= len(given) <= 2:
         raise ValueError(f"`data` must be a dataset, or one to train on and one to hold out. Received: {len(given)}")
     examples, vectors = zip(*(_examples(one) for one in given), strict=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 CROP_FRACTION = 0.875  # of the short side, as the published accuracies of MobileNets were measured
 EDGE_TO_EDGE = 64  # pictures up to this short side (digits, CIFAR, icons) are filled by their object: never cropped
@@ -69,12 +69,17 @@ def read_image(source: Picture, image_size: int | tuple[int, int], *, channels: 
     # Cropped first: `resize` with a box would blend in pixels from outside of it.
     image = image.crop(_central_box(image.size, width / height))
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    return pixels if channels == 3 else np.rint(pixels @ GREY).astype(np.uint8)
+    return pixels if channels == 3 else to_grey(pixels)
 
 
 def read_pixels(source: Picture) -> np.ndarray:
     """The whole picture, upright and over white, as a uint8 array of shape (height, width, 3)."""
     return np.asarray(_decode(source))
+
+
+def to_grey(pixels: np.ndarray) -> np.ndarray:
+    """RGB pixels, (..., 3), as grey ones, (..., 1)."""
+    return np.rint(pixels @ GREY).astype(np.uint8)
 
 
 def check_image(path: str | os.PathLike[str]) -> bool:
@@ -149,16 +154,16 @@ def _from_file(source: str | os.PathLike[str] | bytes) -> Image.Image:
     return Image.fromarray(np.concatenate([_in_8_bits(values[..., :3]), alpha], axis=-1))
 
 
-def _opened(source: str | os.PathLike[str] | bytes) -> Image.Image:
+def _opened(source: str | os.PathLike[str] | bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def _lower_bits(opened: Image.Image) -> Any:
+def _lower_bits(opened: ImageFile.ImageFile) -> Any:
     """How to decode the lower bytes of a picture with 16 bits per colour; None of any other."""
     args = opened.tile[0].args if opened.tile else None
     if isinstance(args, tuple):  # of some formats, with more than the mode
         return (LOWER[args[0]], *args[1:]) if args and args[0] in LOWER else None
-    return LOWER.get(args)
+    return LOWER.get(str(args))
 
 
 def _in_8_bits(values: np.ndarray) -> np.ndarray:
