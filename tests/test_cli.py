@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from keras_mobilenets.cli import app
 
+BYTES = os.fsdecode(b"\xff\n.png")
 TENSORBOARD = ["--tensorboard"] if importlib.util.find_spec("tensorboard") else []
 SHORT = ("--alpha", "0.25", "--epochs", "2", "--quantize-epochs", "1", "--batch-size", "16", "--image-size", "16")
 
@@ -36,9 +37,10 @@ def start(*arguments, cwd):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Two classes that differ in colour, and a file that is no picture."""
+    """Two classes that differ in colour, a file that is no picture, and one whose name is no text."""
     folder = write_colours(tmp_path_factory.mktemp("pictures"), 20, size=24, apart=100)
     (folder / "dark" / "page.jpg").write_text("<html>")
+    (folder / "dark" / "2.png").rename(folder / "dark" / BYTES)
     return folder
 
 
@@ -132,6 +134,10 @@ def test_predict_names_what_it_cannot_read(run, pictures):
     result = call("predict", run[0] / "model.tflite", pictures / "dark" / "page.jpg", pictures / "dark" / "1.png")
     assert result.exit_code == 1
     assert "page.jpg: not a picture" in result.output and "1.png" in result.output
+    result = call("predict", run[0] / "model.tflite", pictures / "dark" / BYTES)
+    assert result.exit_code == 0 and r"\udcff\n.png" in result.output
+    result = call("predict", run[0] / "model.tflite", pictures / "dark" / BYTES, "--json")
+    assert json.loads(result.stdout)["image"] == str(pictures / "dark" / BYTES)
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "float.keras"])

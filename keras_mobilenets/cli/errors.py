@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import signal
@@ -60,7 +61,10 @@ def _escape(error: BaseException) -> str:
 
 
 def _quieten() -> None:
-    """What TensorFlow and Keras say about themselves is for their developers."""
+    """What TensorFlow and Keras say about themselves is for their developers; names of files need not be text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("absl", "tensorflow", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)

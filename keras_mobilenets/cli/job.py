@@ -154,7 +154,7 @@ class Job:
             f"{len(data.class_names)} classes, seen at {height} x {width}"
         )
         if data.broken:
-            progress.console.print(f"  [yellow]{len(data.broken)} files are not whole pictures and were left out:[/]")
+            progress.console.print(f"  [yellow]Not read, {len(data.broken)}:[/]")
             for line in data.broken[:5]:
                 progress.console.print(f"    {line}", markup=False)
         return data

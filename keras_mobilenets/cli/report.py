@@ -48,7 +48,7 @@ def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
     with atomic_path(folder / CURVES_FILE) as path:
         path.write_bytes(draw_curves(history))
     with atomic_path(folder / REPORT_FILE) as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
     return folder / REPORT_FILE
 
 
