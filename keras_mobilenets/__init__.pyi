@@ -26,6 +26,7 @@ from .diagnosis import quantization_report as quantization_report
 from .export import export_saved_model as export_saved_model
 from .export import export_tflite as export_tflite
 from .layers import BatchNormalization as BatchNormalization
+from .layers import Conv2D as Conv2D
 from .layers import DepthwiseSeparableConv as DepthwiseSeparableConv
 from .layers import HardSigmoid as HardSigmoid
 from .layers import HardSwish as HardSwish
@@ -37,6 +38,7 @@ from .layers import SqueezeExcite as SqueezeExcite
 from .layers import UniversalInvertedBottleneck as UniversalInvertedBottleneck
 from .layers import inline as inline
 from .layers import make_divisible as make_divisible
+from .layers import plain as plain
 from .pixels import PixelScale as PixelScale
 from .quantization import calibrate as calibrate
 from .quantization import quantize_model as quantize_model

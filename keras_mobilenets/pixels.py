@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilenets.serialization import register_layers
+
 CONVENTIONS = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))
 """The ranges, from black to white, in which people give images to models."""
 
-_SCALED_NETWORKS = {
-    ("conv1", "conv_dw_1"): (-1.0, 1.0),
-    ("Conv1", "expanded_conv_depthwise"): (-1.0, 1.0),
-    ("conv", "expanded_conv_depthwise"): (-1.0, 1.0),
-}
-"""What the first convolution of each network takes, by its name and that of the first depthwise one."""
+NETWORKS: dict[tuple[str, str], tuple[float, float]] = {}
+"""What the first convolution of a network takes, by its name and that of a layer behind; each family tells its own."""
 
 _CLOSE = 0.02  # of the range: 1 / 127.5 and 1 / 128 mean the same, and so does an untrained batch normalization
 _CENTRED = 0.04  # 0 that is farther than this share of the range from both its ends lies within it
@@ -205,8 +203,9 @@ class _Front:
         return None
 
     def _wanted_by_network(self, stem: str) -> tuple[float, float] | None:
+        register_layers()  # and the families with them
         names = {node.name for node in self.graph.nodes}
-        known = (ends for (first, second), ends in _SCALED_NETWORKS.items() if first == stem and second in names)
+        known = (ends for (first, second), ends in NETWORKS.items() if first == stem and second in names)
         return next(known, None)
 
     def scale(self) -> PixelScale | None:

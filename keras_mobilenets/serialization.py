@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
-    *("layers.convolution", "quantization.config"),
+    *("applications.variants", "quantization.config"),
     *("quantization.deploy", "quantization.layers", "quantization.twin", "quantization.observers"),
     *("quantization.quantizers", "integer.layer", "integer.convolution", "integer.arithmetic"),
     *("integer.tables", "integer.moving", "integer.windows", "tasks.crossentropy"),

@@ -39,6 +39,7 @@ LAYERS = [
     Row("HardSwish", MAP, MAP, 0),
     Row("HardSigmoid", MAP, MAP, 0),
     Row("BatchNormalization", MAP, MAP, 4 * 16),
+    Row("Conv2D", MAP, (8, 10, 4), 16 * 4 + 4, {"filters": 4, "kernel_size": (1, 1)}),
     # 16 -> 8 -> 16 with biases: make_divisible(16 / 4) is 8.
     Row("SqueezeExcite", MAP, MAP, 16 * 8 + 8 + 8 * 16 + 16),
     Row("SqueezeExcite", MAP, MAP, 16 * 16 + 4 * 16 + 16 * 16 + 4 * 16, {"ratio": 1.0, "normalization": "batch"}),

@@ -316,7 +316,11 @@ def test_asks_for_the_files_of_keras_applications(builder, size, arguments, monk
 
 def test_knows_the_hashes_of_keras_applications():
     module = inspect.getmodule(keras.applications.MobileNetV3Small)
-    assert module.WEIGHTS_HASHES == pretrained._MD5
+    known = {}
+    for kind in ("small", "large"):
+        for (alpha, minimalistic), sums in variants.FAMILIES[f"MobileNetV3{kind.title()}"].md5.items():
+            known[f"{kind}{'_minimalistic' if minimalistic else ''}_224_{alpha}_float"] = sums
+    assert known == module.WEIGHTS_HASHES
 
 
 @pytest.mark.parametrize("variant", variants.VARIANTS, ids=lambda variant: variant.name)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.analysis.choice import Candidate, measured
+from keras_mobilenets.applications.variants import FAMILIES
 from keras_mobilenets.utils import atomic_path
 
 if TYPE_CHECKING:
@@ -14,12 +15,7 @@ if TYPE_CHECKING:
 
     from keras_mobilenets.analysis.profile import ModelProfile
 
-FAMILIES = {
-    "MobileNet": ("V1", "tab:blue", "o"),
-    "MobileNetV2": ("V2", "tab:orange", "s"),
-    "MobileNetV3Small": ("V3 Small", "tab:green", "^"),
-    "MobileNetV3Large": ("V3 Large", "tab:red", "D"),
-}
+MARKERS = "os^DvPX*<>"  # of the families, in their order; their colours are matplotlib's own
 
 
 def draw_profile(profile: ModelProfile, path: str | os.PathLike[str] | None) -> Figure:
@@ -103,12 +99,13 @@ def _label(axes: Any, front: list[Candidate], cost: Callable[[Candidate], float]
 
 
 def _scatter(axes: Any, candidates: tuple[Candidate, ...], cost: Callable[[Candidate], float]) -> None:
-    for builder, (family, color, marker) in FAMILIES.items():
+    for number, (builder, family) in enumerate(FAMILIES.items()):
+        color, marker = f"C{number % 10}", MARKERS[number]
         for minimalistic in (False, True):
             kind = (builder, minimalistic)
             points = [one for one in candidates if (one.variant.builder, one.variant.minimalistic) == kind]
             if points:
-                name, face = (f"{family} minimalistic", "none") if minimalistic else (family, color)
+                name, face = (f"{family.title} minimalistic", "none") if minimalistic else (family.title, color)
                 x, y = [cost(point) for point in points], [point.variant.top1 for point in points]
                 axes.scatter(x, y, s=22, marker=marker, edgecolors=color, facecolors=face, label=name)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.applications.variants import FAMILIES
 from keras_mobilenets.layers import inline
 
 # Where the convolutional part of each network ends; what comes behind is a top or somebody's head.
-_LAST_LAYERS = frozenset({"conv_pw_13_relu", "out_relu", "conv_1_hard_swish", "conv_1_relu"})
+_LAST_LAYERS = frozenset(name for family in FAMILIES.values() for name in family.last)
 
 
 def endpoints(model: keras.Model, *, layers: Sequence[str] = ()) -> dict[str, keras.KerasTensor]:

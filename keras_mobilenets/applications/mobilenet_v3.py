@@ -161,7 +161,25 @@ def MobileNetV3Small(
     >>> model.output_shape, model.count_params()
     ((None, 10), 1540218)
     """
-    return _build(SMALL, **locals())
+    return _build(
+        SMALL,
+        input_shape=input_shape,
+        alpha=alpha,
+        minimalistic=minimalistic,
+        include_top=include_top,
+        weights=weights,
+        input_tensor=input_tensor,
+        classes=classes,
+        pooling=pooling,
+        dropout_rate=dropout_rate,
+        classifier_activation=classifier_activation,
+        include_preprocessing=include_preprocessing,
+        name=name,
+        rho=rho,
+        output_stride=output_stride,
+        stem_stride=stem_stride,
+        settings={"normalization": normalization, "momentum": momentum, "epsilon": epsilon},
+    )
 
 
 def MobileNetV3Large(
@@ -185,51 +203,7 @@ def MobileNetV3Large(
     momentum: float = 0.999,
     epsilon: float = 1e-3,
 ) -> keras.Model:
-    """Builds a MobileNetV3-Large: inverted residual blocks found by search, with squeeze-excite and hard-swish.
-
-    The positional arguments are those of `keras.applications.MobileNetV3Large`, and its weights give the same answers.
-
-    The model scales its input itself. What it takes, and what `mobilenet_v3.preprocess_input` gives, depends on one
-    argument that both have:
-
-    | `include_preprocessing` | the model takes | `preprocess_input` |
-    |---|---|---|
-    | True (default) | pixels in [0, 255] | gives them back as they are |
-    | False | values in [-1, 1] | scales pixels to them |
-
-    Args:
-        input_shape: (height, width, channels), sizes from 32 or None; by default (None, None, 3). Any number of
-            channels.
-        alpha: width multiplier, > 0. Widths are rounded to multiples of 8; the stem has 16 filters for any `alpha`.
-        minimalistic: without squeeze-excite, hard-swish and 5x5 kernels: what runs everywhere.
-        include_top: whether with pooling and classifier.
-        weights: None for random ones, "imagenet" for those of keras.applications, or a path: a legacy `.h5`, a
-            `.weights.h5` or a `.keras` file. It is loaded by the layers' names and shapes.
-        input_tensor: a KerasTensor to build on, in place of a new input.
-        classes: number of classes.
-        pooling: without top: None for the feature map, "avg" or "max" over height and width.
-        dropout_rate: before the classifier, in [0, 1).
-        classifier_activation: of the classifier; None gives logits.
-        include_preprocessing: whether the model scales pixels to [-1, 1] itself.
-        name: of the model.
-        rho: resolution multiplier, > 0: where it is not 1, the default size is `224 * rho`. Published: 1.
-        output_stride: largest ratio of input to output size: 32, or 16 or 8 by dilation.
-        stem_stride: how much the first convolution and the first strided block halve: 4 as published, 2 for images
-            of about 64x64, 1 for 32x32. The weights are the same.
-        normalization: "batch", or None for convolutions with a bias instead.
-        momentum: of the batch normalization.
-        epsilon: of the batch normalization.
-
-    Returns:
-        A functional Keras model. With top it gives (batch, classes); `inline(model)` is its flat view, with the layer
-        names of keras.applications, and `endpoints(model)` its feature maps.
-
-    Raises:
-        ValueError: an argument is out of its range, contradicts another, or the weights do not fit.
-        ConnectionError: the ImageNet weights are neither in Keras' cache nor to be had from the network.
-
-    Reference:
-        Howard et al., Searching for MobileNetV3, arXiv:1905.02244.
+    """Builds a MobileNetV3-Large. Arguments, result and errors: see `MobileNetV3Small`.
 
     Example:
 
@@ -237,7 +211,25 @@ def MobileNetV3Large(
     >>> model.output_shape, model.count_params()
     ((None, 10), 4239242)
     """
-    return _build(LARGE, **locals())
+    return _build(
+        LARGE,
+        input_shape=input_shape,
+        alpha=alpha,
+        minimalistic=minimalistic,
+        include_top=include_top,
+        weights=weights,
+        input_tensor=input_tensor,
+        classes=classes,
+        pooling=pooling,
+        dropout_rate=dropout_rate,
+        classifier_activation=classifier_activation,
+        include_preprocessing=include_preprocessing,
+        name=name,
+        rho=rho,
+        output_stride=output_stride,
+        stem_stride=stem_stride,
+        settings={"normalization": normalization, "momentum": momentum, "epsilon": epsilon},
+    )
 
 
 def _build(
@@ -258,7 +250,7 @@ def _build(
     rho: float,
     output_stride: int,
     stem_stride: int,
-    **settings: Any,
+    settings: dict[str, Any],
 ) -> keras.Model:
     common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout_rate)
     common.check_classes(classes, classifier_activation, published=weights == "imagenet" and include_top)

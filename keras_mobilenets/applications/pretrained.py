@@ -8,21 +8,11 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.applications.variants import published
+from keras_mobilenets.applications.variants import FAMILIES, published
 
 _BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 _CLASS_INDEX_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
 _CLASS_INDEX_MD5 = "c2c37ea517e94d9795004a39431a14cb"
-
-# MD5 of MobileNetV3's files, with and without top, as in keras.applications, which has none for V1 and V2.
-_MD5 = {
-    "large_224_0.75_float": ("765b44a33ad4005b3ac83185abf1d0eb", "40af19a13ebea4e2ee0c676887f69a2e"),
-    "large_224_1.0_float": ("59e551e166be033d707958cf9e29a6a7", "07fb09a5933dd0c8eaafa16978110389"),
-    "large_minimalistic_224_1.0_float": ("675e7b876c45c57e9e63e6d90a36599c", "ec5221f64a2f6d1ef965a614bdae7973"),
-    "small_224_0.75_float": ("cb65d4e5be93758266aa0a7f2c6708b7", "ebdb5cc8e0b497cd13a7c275d475c819"),
-    "small_224_1.0_float": ("8768d4c2e7dee89b9d02b2d03d65d862", "d3e8ec802a04aa4fc771ee12a9a9b836"),
-    "small_minimalistic_224_1.0_float": ("99cd97fb2fcdad2bf028eb838de69e37", "cde8136e733e811080d9fcd8a252f7e4"),
-}
 
 
 def published_size(
@@ -87,21 +77,8 @@ def pretrained_path(builder: str, alpha: float, size: int, *, include_top: bool,
     Raises:
         ConnectionError: it can be had neither from the cache nor from the network.
     """
-    md5 = None
-    if builder == "MobileNet":
-        folder, width = "mobilenet", {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}[alpha]
-        name = f"mobilenet_{width}_{size}_tf{'' if include_top else '_no_top'}.h5"
-    elif builder == "MobileNetV2":
-        folder = "mobilenet_v2"
-        top = "" if include_top else "_no_top"
-        name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{size}{top}.h5"
-    else:
-        folder = "mobilenet_v3"
-        kind = builder.removeprefix("MobileNetV3").lower() + ("_minimalistic" if minimalistic else "")
-        model = f"{kind}_{size}_{float(alpha)}_float"
-        md5 = _MD5[model][0 if include_top else 1]
-        name = f"weights_mobilenet_v3_{model}{'' if include_top else '_no_top_v2'}.h5"
-    return _fetch(name, f"{_BASE_URL}/{folder}/{name}", md5)
+    file, md5 = FAMILIES[builder].weights(alpha, size, include_top=include_top, minimalistic=minimalistic)
+    return _fetch(file.rpartition("/")[2], f"{_BASE_URL}/{file}", md5)
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:

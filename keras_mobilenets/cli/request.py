@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from keras_mobilenets.applications.variants import FAMILIES
 from keras_mobilenets.cli.checks import MODEL_SUFFIXES
 
 TFLITE_ONLY = ("calibration", "precision", "target", "input_dtype", "labels", "dynamic_batch", "strict")
@@ -119,7 +120,7 @@ def check_builder(context: typer.Context) -> list[str]:
     path = Path(given["model"])
     if path.suffix in MODEL_SUFFIXES:
         _refuse(typed, BUILDER_ONLY, f"a builder's model; {path.name} has its own")
-    elif given["minimalistic"] and not path.name.startswith("MobileNetV3"):
+    elif given["minimalistic"] and not (path.name in FAMILIES and FAMILIES[path.name].has_minimalistic):
         raise typer.BadParameter(f"is for MobileNetV3, not {path.name}", param_hint="--minimalistic")
     return typed
 

@@ -1,6 +1,7 @@
 from .activations import HardSigmoid as HardSigmoid
 from .activations import HardSwish as HardSwish
 from .composite import CompositeLayer as CompositeLayer
+from .convolution import Conv2D as Conv2D
 from .depthwise_separable import DepthwiseSeparableConv as DepthwiseSeparableConv
 from .divisible import make_divisible as make_divisible
 from .flatten import inline as inline
@@ -9,5 +10,6 @@ from .layer_scale import LayerScale as LayerScale
 from .mobile_mqa import MobileMQA as MobileMQA
 from .mobile_mqa import MultiQueryAttention as MultiQueryAttention
 from .normalization import BatchNormalization as BatchNormalization
+from .plain import plain as plain
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
 from .universal_inverted_bottleneck import UniversalInvertedBottleneck as UniversalInvertedBottleneck

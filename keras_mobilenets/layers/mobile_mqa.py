@@ -44,6 +44,9 @@ class MultiQueryAttention(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape[0]
 
+    def get_config(self):
+        return super().get_config()  # the automatic one refuses a dtype policy that is an object
+
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class MobileMQA(CompositeLayer):

@@ -9,10 +9,9 @@ from typing import Any
 import keras
 
 from keras_mobilenets import applications
-from keras_mobilenets.applications.variants import check_builder
+from keras_mobilenets.applications.variants import FAMILIES, check_builder
 from keras_mobilenets.layers import inline
 
-SCALES_PIXELS = ("MobileNetV3Small", "MobileNetV3Large")  # have their Rescaling inside, as published
 HEAD = ("dropout", "predictions")
 # The published .999 averages over thousands of steps: a run of a few hundred would be evaluated with statistics that
 # are half of the initial ones.
@@ -38,7 +37,7 @@ def build_classifier(
     head are named `dropout` and `predictions`.
 
     Args:
-        builder: "MobileNet", "MobileNetV2", "MobileNetV3Small" or "MobileNetV3Large".
+        builder: its name, one of `applications.variants.BUILDERS`.
         classes: how many classes.
         image_size: side of a square in pixels, or (height, width).
         alpha: width multiplier.
@@ -60,14 +59,14 @@ def build_classifier(
     >>> build_classifier("MobileNetV2", classes=5, image_size=32, alpha=0.35).output_shape
     (None, 5)
     """
-    check_builder(builder)
+    scales_pixels = FAMILIES[check_builder(builder)].scales_pixels
     if classes < 2:
         raise ValueError(f"`classes` must be at least 2. Received: classes={classes}")
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if stem_stride is None:
         stem_stride = 4 if weights is not None else _stem_stride(min(height, width))
     inputs = keras.Input((height, width, 3), name="image")
-    scaled = inputs if builder in SCALES_PIXELS else keras.layers.Rescaling(1 / 127.5, -1, name="rescaling")(inputs)
+    scaled = inputs if scales_pixels else keras.layers.Rescaling(1 / 127.5, -1, name="rescaling")(inputs)
     if momentum is None and weights is None:
         momentum = SHORT_RUN_MOMENTUM
     options = {} if momentum is None else {"momentum": momentum}
