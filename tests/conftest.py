@@ -38,6 +38,19 @@ def seeded():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(scope="module")
+def eagerly():
+    """TensorFlow's functions run as they are, for modules whose subject is not `fit`: `usefixtures("eagerly")`.
+
+    `predict` on a new quantized MobileNetV3 takes 7 s of tracing, or half a second.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def testdata() -> Path:
     """The folder with real photographs, weights and published files; tests that need it are skipped without it."""
@@ -45,6 +58,42 @@ def testdata() -> Path:
     if not folder:
         pytest.skip(f"needs real images and weights: set {TESTDATA} to their folder")
     return Path(folder)
+
+
+# The small models that many tests look at, made once in a process. Who changes a model makes his own.
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> keras.Model:
+    """Stem, two blocks, pooling and a softmax of 5 classes: export_models.py."""
+    import export_models
+
+    keras.utils.set_random_seed(0)
+    return export_models.tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_twin(tiny_model) -> keras.Model:
+    """The same, quantized and calibrated."""
+    import export_models
+
+    from keras_mobilenets.quantization import calibrate, quantize_model
+
+    twin = quantize_model(tiny_model)
+    calibrate(twin, export_models.images(64))
+    return twin
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_twin, tmp_path_factory):
+    """The twin's integer file with labels, and the report of its export, verified on 32 images."""
+    import export_models
+
+    from keras_mobilenets.export import export_tflite
+
+    path = tmp_path_factory.mktemp("tiny") / "model.tflite"
+    options = {"verify": export_models.images(32), "strict": True, "verbose": False}
+    return path, export_tflite(tiny_twin, path, labels=export_models.LABELS, **options)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from keras_mobilenets.layers import DepthwiseSeparableConv, InvertedResidual
 
 SIZE = 32
 CLASSES = 5
+LABELS = [f"class {number}" for number in range(CLASSES)]
 
 
 def tiny(

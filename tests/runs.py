@@ -34,6 +34,11 @@ def write_colours(folder, count, *, size=16, apart=40):
     return folder
 
 
+def slow_but(values, *fast):
+    """Parameters of which some stand for all in the README's command; .ci/run takes the others."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def other_python(name):
     """The Python of an environment of tests/environments; without it the test is skipped."""
     variable = f"KERAS_MOBILENETS_{name.upper().replace('-', '_')}_PYTHON"

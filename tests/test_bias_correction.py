@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 from export_models import images, tiny
 
 from keras_mobilenets.quantization import calibrate, quantize_model, strip_quantization
 from keras_mobilenets.quantization.bias_correction import channel_means, correct_biases
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 def test_channels_of_a_quantized_model_have_the_means_of_the_float_one():

@@ -27,6 +27,7 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+@pytest.mark.slow
 def test_weights_to_integer_model(pictures, tmp_path):
     keras.utils.set_random_seed(0)
     weights = tmp_path / "whole.weights.h5"

@@ -90,6 +90,7 @@ def test_a_run_cannot_change_on_the_way(run):
     assert result.exit_code == 1 and "--epochs was 2" in result.output
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed(pictures, tmp_path, run):
     process = start("train", "--data", pictures, "--model", "MobileNet", "--output", "one", *SHORT, cwd=tmp_path)
     for line in process.stdout:

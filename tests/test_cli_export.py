@@ -7,7 +7,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from export_models import SIZE, tiny
+from export_models import SIZE
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -56,10 +56,9 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(tiny_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "tiny.keras"
-    keras.utils.set_random_seed(0)
-    tiny().save(path)
+    tiny_model.save(path)
     return path
 
 

@@ -15,6 +15,8 @@ from keras_mobilenets.tflite.edit.pixels import with_plain_border
 from keras_mobilenets.tflite.edit.slim import pack, slim
 from keras_mobilenets.tflite.file import unpack
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module", params=[(-1.0, 1.0), (0.0, 1.0), (-0.2, 1.0)], ids=["[-1,1]", "[0,1]", "[-.2,1]"])
 def plain(request):

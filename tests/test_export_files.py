@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from export_models import CLASSES, SIZE, images, tiny
@@ -18,16 +17,14 @@ from keras_mobilenets.tflite.edit.constants import set_constant
 from keras_mobilenets.tflite.edit.slim import slim
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor, schema, unpack
 
-LABELS = [f"class {number}" for number in range(CLASSES)]
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 NOTHING = np.zeros(0, np.float32)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    keras.utils.set_random_seed(0)
-    made = tmp_path_factory.mktemp("files") / "model.tflite"
-    export_tflite(tiny(), made, quantize="int8", calibration=images(32), labels=LABELS, verbose=False)
-    return made
+def path(tiny_export):
+    return tiny_export[0]
 
 
 def test_every_truncation_is_noticed(path):

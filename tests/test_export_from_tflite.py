@@ -20,11 +20,19 @@ from keras_mobilenets.tflite import TFLiteModel, read_tflite
 from keras_mobilenets.tflite.edit.slim import pack
 from keras_mobilenets.tflite.file import unpack
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SIZE = 32
 CLASSES = 7
 
 
-@pytest.fixture(scope="module", params=[(MobileNet, 0.25), (MobileNetV2, 0.35)], ids=["V1", "V2"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((MobileNet, 0.25), id="V1"),
+        pytest.param((MobileNetV2, 0.35), id="V2", marks=pytest.mark.slow),
+    ],
+)
 def exported(request, tmp_path_factory):
     keras.utils.set_random_seed(0)
     builder, alpha = request.param

@@ -19,9 +19,8 @@ from keras_mobilenets.quantization import calibrate, quantize_model
 
 
 @pytest.fixture(scope="module")
-def model() -> keras.Model:
-    keras.utils.set_random_seed(0)
-    return tiny()
+def model(tiny_model) -> keras.Model:
+    return tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -7,34 +7,30 @@ import json
 import keras
 import numpy as np
 import pytest
-from export_models import CLASSES, SIZE, images, tiny
+from export_models import CLASSES, LABELS, SIZE, images, tiny
+from runs import slow_but
 
 import keras_mobilenets
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
 
-LABELS = [f"class {number}" for number in range(CLASSES)]
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
-@pytest.fixture(scope="module")
-def model() -> keras.Model:
-    keras.utils.set_random_seed(0)
-    return tiny()
+@pytest.fixture
+def model(tiny_model) -> keras.Model:
+    return tiny_model
 
 
-@pytest.fixture(scope="module")
-def quantized(model) -> keras.Model:
-    twin = quantize_model(model)
-    calibrate(twin, images(64))
-    return twin
+@pytest.fixture
+def quantized(tiny_twin) -> keras.Model:
+    return tiny_twin
 
 
-@pytest.fixture(scope="module")
-def integer(quantized, tmp_path_factory):
-    path = tmp_path_factory.mktemp("integer") / "model.tflite"
-    report = export_tflite(quantized, path, labels=LABELS, verify=images(32), strict=True, verbose=False)
-    return path, report
+@pytest.fixture
+def integer(tiny_export):
+    return tiny_export
 
 
 def test_float_file_answers_as_keras(model, tmp_path):
@@ -48,7 +44,9 @@ def test_float_file_answers_as_keras(model, tmp_path):
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-@pytest.mark.parametrize("family", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"])
+@pytest.mark.parametrize(
+    "family", slow_but(["MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"], "MobileNet")
+)
 def test_heads_of_one_and_of_two_outputs(family, classes, tmp_path):
     """Axes of a mean and the shape of two classes may be one constant, [1, 2], which only one of them gives up."""
     activation = "softmax" if classes == 2 else "sigmoid"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from runs import slow_but
 
 import keras_mobilenets as km
 from keras_mobilenets.integer import integer_model
@@ -28,7 +29,7 @@ def pixels(count, size=SIZE):
     return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), "uint8")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=slow_but(FAMILIES, "MobileNet", "MobileNetV3Small"))
 def exported(request, tmp_path_factory):
     """A full-integer file of each family, with measured batch statistics: else all images get one answer."""
     target = "npu" if request.param.endswith("npu") else "xnnpack"
@@ -109,7 +110,11 @@ def test_means_where_rounding_is_close(exported):
 
 
 # Not MobileNetV3Small: the runtime's reference kernels crash on its squeeze-excite (ai-edge-litert 2.3).
-@pytest.mark.parametrize("exported", ["MobileNet", "MobileNetV2", "MobileNetV3Large-minimalistic"], indirect=True)
+@pytest.mark.parametrize(
+    "exported",
+    slow_but(["MobileNet", "MobileNetV2", "MobileNetV3Large-minimalistic"], "MobileNet"),
+    indirect=True,
+)
 def test_reference_kernels(exported):
     images, content = pixels(8), without_softmax(exported.read_bytes())
     ours = integer_model(exported, kernels="reference", logits=True).predict(images, verbose=0)

@@ -11,9 +11,11 @@ from keras_mobilenets.applications import variants
 from keras_mobilenets.layers import BatchNormalization
 
 builders = pytest.mark.parametrize("builder", variants.BUILDERS)
+NETWORKS = sorted({(v.builder, v.alpha, v.minimalistic) for v in variants.VARIANTS})
+NARROWEST = [next(one for one in NETWORKS if one[0] == builder) for builder in variants.BUILDERS]
 networks = pytest.mark.parametrize(
     ("builder", "alpha", "minimalistic"),
-    sorted({(v.builder, v.alpha, v.minimalistic) for v in variants.VARIANTS}),
+    [one if one in NARROWEST else pytest.param(*one, marks=pytest.mark.slow) for one in NETWORKS],
     ids=lambda value: {True: "minimalistic", False: ""}.get(value, str(value)) if isinstance(value, bool) else None,
 )
 

@@ -166,7 +166,11 @@ def test_squeeze_excite_and_classifier_are_told_by_their_place():
 
 
 @pytest.mark.parametrize(
-    ("name", "quantize"), [("V1", None), ("V1", "float16"), ("V1", "int8"), ("V2", "int8"), ("V3", "int8")]
+    ("name", "quantize"),
+    [
+        *[("V1", None), ("V1", "float16"), ("V1", "int8")],
+        *[pytest.param(name, "int8", marks=pytest.mark.slow) for name in ("V2", "V3")],
+    ],
 )
 def test_a_file_costs_what_its_model_costs(name, quantize, tmp_path):
     model = alive(SMALL[name]())

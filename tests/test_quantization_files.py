@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L
+from runs import slow_but
 
 import keras_mobilenets as km
 from keras_mobilenets.export.conversion import convert
@@ -32,6 +33,7 @@ FAMILIES = {
     "v3_large_no_top": lambda: km.MobileNetV3Large(SHAPE, alpha=0.75, weights=None, include_top=False, pooling="avg"),
     "v3_minimalistic": lambda: km.MobileNetV3Small(SHAPE, alpha=0.75, weights=None, classes=4, minimalistic=True),
 }
+NAMES = slow_but(FAMILIES, "v2", "v3_small")
 
 Case = collections.namedtuple("Case", "model quantized deployed content pixels")
 
@@ -93,7 +95,7 @@ def grid_values(images, quantized):
     return keras.Model(quantized.input, first.output).predict(images, verbose=0)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_file_is_integer_throughout(cases, name):
     found = audit(cases(name).content)
     assert found.float_tensors == () and found.float_operations == () and found.conversions_inside == ()
@@ -102,7 +104,7 @@ def test_the_file_is_integer_throughout(cases, name):
     assert "HARD_SWISH" not in found.operations and "DEQUANTIZE" not in found.operations
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_operation_is_left_that_the_plan_does_without(cases, name):
     """Hard-swish takes one ADD and one MUL; hard-sigmoid, its division, padding and normalization take nothing."""
     layers = km.inline(cases(name).model).layers
@@ -119,7 +121,7 @@ def test_no_operation_is_left_that_the_plan_does_without(cases, name):
     assert {key: found.get(key, 0) for key in expected} == expected
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_deployed_graph_computes_what_the_quantized_model_does(cases, name):
     one = cases(name)
     images = as_taken(one.model, one.pixels)
@@ -178,7 +180,7 @@ def sources(layer, stop):
     return list(dict.fromkeys(found))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_each_layer_fed_the_same_integers_differs_by_at_most_one_step(cases, name):
     one = cases(name)
     matched = match(one)
@@ -230,7 +232,7 @@ def test_integers_of_kernels_and_biases_are_the_trained_ones(cases, name):
         np.testing.assert_array_equal(integers, stored, err_msg=layer.name)
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "v3_small"])
+@pytest.mark.parametrize("name", slow_but(["v1", "v2", "v3_small"], "v3_small"))
 def test_file_and_model_agree_on_the_outputs(cases, name):
     one = cases(name)
     values = pixels(64, seed=1)
@@ -292,7 +294,9 @@ def transfer_resized():
     return keras.Sequential([*front, base, L.Dense(5, activation="sigmoid")])
 
 
-@pytest.mark.parametrize("make", [transfer_functional, transfer_sequential, transfer_resized])
+@pytest.mark.parametrize(
+    "make", slow_but([transfer_functional, transfer_sequential, transfer_resized], transfer_functional)
+)
 def test_transfer_models_are_integer_and_take_raw_pixels(make):
     one = case(make())
     found = audit(one.content)

@@ -19,6 +19,8 @@ from keras_mobilenets.export.conversion import convert
 from keras_mobilenets.quantization import QuantizeConfig, calibrate, deployable, quantize_model
 from keras_mobilenets.tflite import TFLiteModel
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SHAPE = (32, 32, 3)
 
 
@@ -216,14 +218,18 @@ def test_a_file_gives_the_ranges_and_kernels_that_went_into_it(planted, tmp_path
     assert report.scores["quantized"] == pytest.approx((answers == labels).mean())
 
 
+def slow(build):
+    return pytest.param(build, marks=pytest.mark.slow)
+
+
 FAMILY = (64, 64, 3)  # at 32 the last maps are of one pixel, and the converter drops their average
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: km.MobileNet(FAMILY, alpha=0.25, weights=None, classes=4),
-        lambda: km.MobileNetV2(FAMILY, alpha=0.35, weights=None, classes=4, classifier_activation=None),
+        slow(lambda: km.MobileNet(FAMILY, alpha=0.25, weights=None, classes=4)),
+        slow(lambda: km.MobileNetV2(FAMILY, alpha=0.35, weights=None, classes=4, classifier_activation=None)),
         lambda: km.MobileNetV3Small(FAMILY, alpha=0.75, weights=None, classes=4),
     ],
     ids=["v1", "v2", "v3_small"],

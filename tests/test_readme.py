@@ -26,6 +26,7 @@ def imagenet_cache(tmp_path, monkeypatch):
     (tmp_path / "models" / "whole.weights.h5").rename(tmp_path / "models" / name)
 
 
+@pytest.mark.slow
 def test_code_blocks_run(imagenet_cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {

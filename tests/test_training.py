@@ -199,6 +199,7 @@ def test_stages_are_unfrozen_from_the_end():
         unfreeze(model, -1)
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_the_head_and_then_the_stages(data, tmp_path):
     def model(seed=0):
         keras.utils.set_random_seed(seed)
