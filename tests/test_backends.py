@@ -42,11 +42,12 @@ def session(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     integer_file(folder)
     backend = {"KERAS_BACKEND": request.param, "KERAS_MOBILENETS_SESSION": str(folder), "JAX_PLATFORMS": "cpu"}
-    two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    # Half of the time would go into making programs fast that run once.
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=10", CHECKS]
     done = subprocess.run(
-        command, env={**inherited, **backend, **two_devices}, cwd=folder, capture_output=True, text=True, check=False
+        command, env={**inherited, **backend, **flags}, cwd=folder, capture_output=True, text=True, check=False
     )
     return folder, done
 
