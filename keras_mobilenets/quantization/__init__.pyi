@@ -9,6 +9,7 @@ from .grid import fake_quant as fake_quant
 from .grid import fake_quant_kernel as fake_quant_kernel
 from .layers import QuantBatchNormalization as QuantBatchNormalization
 from .layers import QuantConv2D as QuantConv2D
+from .layers import QuantConv2DTranspose as QuantConv2DTranspose
 from .layers import QuantDense as QuantDense
 from .layers import QuantDepthwiseConv2D as QuantDepthwiseConv2D
 from .layers import QuantReLU as QuantReLU

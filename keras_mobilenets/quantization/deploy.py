@@ -218,7 +218,8 @@ class _Deployment:
         name = node.name
         while self.consumers[node] and self.consumers[node][0] in self.front:
             node = self.consumers[node][0]
-        return keras.Input(batch_shape=node.tensor.shape, dtype="float32", name=name)
+        dtype = "float32" if "float" in node.tensor.dtype else node.tensor.dtype
+        return keras.Input(batch_shape=node.tensor.shape, dtype=dtype, name=name)
 
     def kernel(self, node: Node, value: Any) -> Any:
         """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""

@@ -39,6 +39,8 @@ def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray
     quantized = isinstance(layer, QuantKernel)
     kernel = np.asarray(layer.quantized_kernel() if quantized else layer.kernel, "float64")
     channels = kernel.shape[2:] if isinstance(layer, keras.layers.DepthwiseConv2D) else kernel.shape[-1:]
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        channels = (kernel.shape[2], 1)
     bias = np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(np.prod(channels))
     if quantized:
         bias = bias + layer.input_shift * kernel.sum(axis=layer.kernel_axes).ravel()

@@ -150,6 +150,30 @@ class QuantDepthwiseConv2D(QuantKernel, keras.layers.DepthwiseConv2D):
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
+class QuantConv2DTranspose(QuantKernel, keras.layers.Conv2DTranspose):
+    """`keras.layers.Conv2DTranspose` with a fake-quantized kernel: one symmetric grid for each filter.
+
+    Args:
+        **kwargs: of `QuantKernel` and `keras.layers.Conv2DTranspose`.
+
+    Input shape: (batch, height, width, channels). Output shape: as `keras.layers.Conv2DTranspose`.
+
+    Example:
+
+    >>> QuantConv2DTranspose(4, 2, strides=2)(np.ones((1, 8, 8, 3), "float32")).shape
+    TensorShape([1, 16, 16, 4])
+    """
+
+    float_class = keras.layers.Conv2DTranspose
+    kernel_axes = (0, 1, 3)
+
+    def linear(self, inputs, kernel):
+        return ops.conv_transpose(
+            inputs, kernel, list(self.strides), self.padding, self.output_padding, self.data_format, self.dilation_rate
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
 class QuantDense(QuantKernel, keras.layers.Dense):
     """`keras.layers.Dense` with a fake-quantized kernel: one symmetric grid for each unit.
 

@@ -14,6 +14,8 @@ import keras
 
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.layers import HardSigmoid, HardSwish
+from keras_mobilenets.quantization.forms import Clip
+from keras_mobilenets.quantization.kinds import lower_kinds, unwrap
 from keras_mobilenets.quantization.roles import KERNEL_LAYERS
 
 _ACTIVATIONS = {
@@ -25,16 +27,20 @@ _ACTIVATIONS = {
     "softmax": keras.layers.Softmax,
     "sigmoid": lambda **kwargs: keras.layers.Activation("sigmoid", **kwargs),
     "silu": lambda **kwargs: keras.layers.Activation("silu", **kwargs),
+    "leaky_relu": lambda **kwargs: keras.layers.LeakyReLU(0.2, **kwargs),
+    "hard_tanh": lambda **kwargs: Clip(-1.0, 1.0, **kwargs),
     "tanh": lambda **kwargs: keras.layers.Activation("tanh", **kwargs),
 }
-_WITH_ACTIVATION = (*KERNEL_LAYERS, keras.layers.SeparableConv2D)
+_WITH_ACTIVATION = (
+    *KERNEL_LAYERS,
+    *(getattr(keras.layers, name) for name in ("SeparableConv2D", "Conv1D", "DepthwiseConv1D", "SeparableConv1D")),
+)
 _UNARY_OPERATIONS = {
     "Relu": "relu",
     "Relu6": "relu6",
     "HardSilu": "hard_silu",
     "HardSwish": "hard_silu",
     "HardSigmoid": "hard_sigmoid",
-    "Softmax": "softmax",
     "Sigmoid": "sigmoid",
     "Silu": "silu",
     "Tanh": "tanh",
@@ -49,10 +55,12 @@ def lower(graph: Graph, derived: Callable[[Any, Any], None] = lambda old, new: N
         derived: called with the old and the new layer where one takes the place of another or is split off it.
 
     """
+    unwrap(graph, derived)
     lower_operations(graph, derived)
     _lower_activations(graph, derived)
-    _lower_composed(graph, derived)
     find_hard_activations(graph)
+    lower_kinds(graph, derived)
+    _lower_composed(graph, derived)
     return graph
 
 
@@ -90,10 +98,7 @@ def _lower_activations(graph: Graph, derived: Callable[[Any, Any], None]) -> Non
                 graph.redirect(node, node.inputs[0])
             else:
                 node.layer = activation_of(node.layer, node.layer.name)
-        elif (
-            type(node.layer) in (*KERNEL_LAYERS, keras.layers.SeparableConv2D)
-            and _activation_name(node.layer) != "linear"
-        ):
+        elif type(node.layer) in _WITH_ACTIVATION and _activation_name(node.layer) != "linear":
             activation = activation_of(node.layer, f"{node.name}_{_activation_name(node.layer)}")
             graph.insert_after(node, Node(activation, (node,), tensor=node.tensor))
 
@@ -168,12 +173,17 @@ def _lower_operation(node: Node) -> None:
     kind, operands = type(node.layer).__name__, [*node.args, *node.kwargs.values()]
     tensors = [operand for operand in operands if isinstance(operand, Node)]
     name = f"{node.layer.name}_layer"
-    if kind in _UNARY_OPERATIONS and len(tensors) == 1 and getattr(node.layer, "axis", -1) == -1:
+    if kind == "Softmax" and isinstance(node.layer.axis, int):
+        node.layer = keras.layers.Softmax(node.layer.axis, name=name, dtype=node.tensor.dtype)
+    elif kind in _UNARY_OPERATIONS and len(tensors) == 1:
         node.layer = _ACTIVATIONS[_UNARY_OPERATIONS[kind]](name=name, dtype=node.tensor.dtype)
         node.args, node.kwargs = (tensors[0],), {}
     elif kind in ("Add", "Multiply") and len(tensors) == 2 and len({len(t.tensor.shape) for t in tensors}) == 1:
         node.layer = getattr(keras.layers, kind)(name=name, dtype=node.tensor.dtype)
         node.args, node.kwargs = (tensors,), {}
+    elif kind == "Square" or (kind == "Power" and operands[1:] == [2]):
+        node.layer = keras.layers.Multiply(name=name, dtype=node.tensor.dtype)
+        node.args, node.kwargs = ([tensors[0], tensors[0]],), {}
     elif (scaling := _scalar_scaling(kind, operands)) is not None:
         node.layer = keras.layers.Rescaling(*scaling, name=name, dtype=node.tensor.dtype)
         node.args, node.kwargs = (tensors[0],), {}

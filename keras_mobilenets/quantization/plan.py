@@ -8,16 +8,27 @@ import keras
 
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.quantization.config import QuantizeConfig
+from keras_mobilenets.quantization.kinds import is_behind_input
 from keras_mobilenets.quantization.lower import is_relu
 from keras_mobilenets.quantization.regions import insert_entries
-from keras_mobilenets.quantization.roles import PASSING, Role, role_of
+from keras_mobilenets.quantization.roles import PASSING, Role, is_plain_resize, role_of
 
 PROBABILITY = (0.0, 255.0 / 256.0)
 """The range that TFLite prescribes for softmax and sigmoid: scale 1/256, zero point -128."""
 TANH = (-1.0, 127.0 / 128.0)
 """Likewise for tanh: scale 1/128, zero point 0."""
 
-_COMPUTES = (Role.KERNEL, Role.NORM, Role.RELU, Role.HARD_SWISH, Role.COMBINE, Role.JOIN, Role.AVERAGE, Role.REQUANTIZE)
+_COMPUTES = (
+    Role.KERNEL,
+    Role.NORM,
+    Role.RELU,
+    Role.HARD_SWISH,
+    Role.COMBINE,
+    Role.JOIN,
+    Role.AVERAGE,
+    Role.REQUANTIZE,
+    Role.PRODUCT,
+)
 
 
 class Plan:
@@ -73,6 +84,13 @@ class Plan:
 
     def _role(self, node: Node) -> Role | None:
         role = role_of(node.layer)
+        if isinstance(node.layer, keras.layers.Resizing | keras.layers.CenterCrop) and not is_behind_input(node):
+            crops = isinstance(node.layer, keras.layers.CenterCrop)
+            role = Role.MOVE if crops else Role.SAME_GRID if is_plain_resize(node.layer) else None
+        if role is Role.NORM and node.layer.axis not in (-1, len(node.tensor.shape) - 1):
+            role = None
+        if role is Role.RELU and not is_relu(node.layer, None, 6.0):
+            role = None
         config = self.config_of(node)
         if config is not None and config.weights and role is not None:
             raise ValueError(
@@ -144,25 +162,16 @@ class Plan:
     def _is_front(self, node: Node) -> bool:
         return self.roles[node] is Role.FRONT
 
-    def _is_behind_input(self, node: Node) -> bool:
-        """Whether only normalization and augmentation stand between an input of the model and the node."""
-        source = node.inputs[0]
-        while not source.is_input and self.roles[source] in (Role.FRONT, Role.TRAINING):
-            source = source.inputs[0]
-        return source.is_input
-
     def _has_integer_form(self, node: Node) -> bool:
         role = self.roles[node]
         if role is Role.NORM:
             return self.fuses(node.inputs[0])
         if role is Role.FRONT:
-            return self._is_behind_input(node)
-        if role is Role.RELU:
-            return is_relu(node.layer, None, 6.0)
-        if role is Role.COMBINE:
+            return is_behind_input(node)
+        if role in (Role.COMBINE, Role.PRODUCT):
             return len(node.inputs) == 2
         if isinstance(node.layer, keras.layers.Softmax):
-            return node.layer.axis in (-1, len(node.tensor.shape) - 1)
+            return isinstance(node.layer.axis, int)
         return role is not None
 
     def _keeps_grid(self, node: Node) -> bool:

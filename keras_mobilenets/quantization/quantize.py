@@ -24,6 +24,7 @@ from keras_mobilenets.quantization.observers import Observer
 from keras_mobilenets.quantization.plan import Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
 from keras_mobilenets.quantization.regions import FloatEntry, another
+from keras_mobilenets.quantization.roles import PASSING, Role
 from keras_mobilenets.quantization.settings import InputRange, Settings
 from keras_mobilenets.quantization.twin import Copies, QuantizedModel, Rewriter
 
@@ -155,6 +156,8 @@ def quantize_apply(model: keras.Model, **settings: Any) -> keras.Model:
 
 
 def _rewrite(plan: Plan, settings: Settings) -> keras.Model:
+    _refuse_other_axes(plan)
+    _check_something_is_quantized(plan)
     _warn_of_float_layers(plan)
     rewriter = Rewriter(plan, settings)
     quantized = plan.graph.build(rewriter.call, first=rewriter.quantize_input, cls=QuantizedModel)
@@ -178,6 +181,29 @@ def _check_names(known: list[str], names: list[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"The model has no layer {name!r}. It has: {list(dict.fromkeys(known))}")
+
+
+def _refuse_other_axes(plan: Plan) -> None:
+    wrong = [node.name for node in plan.left_in_float if isinstance(node.layer, keras.layers.BatchNormalization)]
+    first = [node.name for node in plan.graph.nodes if getattr(node.layer, "data_format", None) == "channels_first"]
+    if first:
+        raise ValueError(f"Runtimes have channels last, and these layers channels first: {first}. Build them so.")
+    if wrong:
+        raise ValueError(
+            f"{wrong}: integer models have channels last, and normalize over axis -1. Build them so, or leave them in "
+            f"float with quantize_model(model, skip={wrong})."
+        )
+
+
+def _check_something_is_quantized(plan: Plan) -> None:
+    passing = (*PASSING, Role.INPUT, Role.INDEX)
+    computes = any(role not in passing and node not in plan.floating for node, role in plan.roles.items())
+    if plan.left_in_float and not computes:
+        names = list(dict.fromkeys(node.name for node in plan.left_in_float))
+        raise ValueError(
+            f"Model {plan.graph.name!r} has nothing to quantize: runtimes have no integer form of {names}. Export it "
+            "as it is, with quantize=None, 'float16' or 'dynamic'."
+        )
 
 
 def _warn_of_float_layers(plan: Plan) -> None:

@@ -38,6 +38,7 @@ class Quantizer(keras.layers.Layer):
 
     def __init__(self, *, settings: Settings | dict[str, Any] | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.settings = Settings.from_config(settings) if isinstance(settings, dict) else settings
 
     def get_config(self):

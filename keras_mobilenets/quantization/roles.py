@@ -10,10 +10,11 @@ import keras
 from keras_mobilenets.graph import Item
 from keras_mobilenets.layers import HardSigmoid, HardSwish
 from keras_mobilenets.layers.convolution import Conv2D
+from keras_mobilenets.quantization.forms import ArgMax, Clip, Scaling
 
 _L = keras.layers
 
-KERNEL_LAYERS = (Conv2D, _L.Conv2D, _L.DepthwiseConv2D, _L.Dense)
+KERNEL_LAYERS = (Conv2D, _L.Conv2D, _L.DepthwiseConv2D, _L.Conv2DTranspose, _L.Dense)
 """Exactly these classes; what a subclass computes is not known."""
 
 
@@ -29,11 +30,13 @@ class Role(enum.Enum):
     COMBINE = enum.auto()  # addition, subtraction, multiplication
     JOIN = enum.auto()  # concatenation: all inputs must be on the grid of the output
     AVERAGE = enum.auto()  # global average: requantizes
-    SAME_GRID = enum.auto()  # averages and interpolates, and rounds to the grid of its input
+    SAME_GRID = enum.auto()  # averages or interpolates, and rounds to the grid of its input
     REQUANTIZE = enum.auto()  # one integer operation whose result has a grid of its own
+    PRODUCT = enum.auto()  # of two feature maps: int32 accumulator
     BOUNDED = enum.auto()  # the range of the result is prescribed
     MOVE = enum.auto()  # only moves values: the result is on the grid of the input
     TRAINING = enum.auto()  # does nothing at inference
+    INDEX = enum.auto()  # the result is an index, not a feature map
     FRONT = enum.auto()  # normalization and cropping of images, in front of the model only
     OWN = enum.auto()  # a user's own layer, with a QuantizeConfig
 
@@ -45,7 +48,16 @@ PASSING = (Role.MOVE, Role.TRAINING)
 _TRAINING_ONLY = tuple(
     getattr(_L, name)
     for name in (
-        *("Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise", "ActivityRegularization"),
+        *(
+            "Dropout",
+            "SpatialDropout1D",
+            "SpatialDropout2D",
+            "SpatialDropout3D",
+            "GaussianDropout",
+            "AlphaDropout",
+            "GaussianNoise",
+            "ActivityRegularization",
+        ),
         *("Identity", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast"),
         *(
             "RandomBrightness",
@@ -67,21 +79,32 @@ _ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
     (Role.RELU, (_L.ReLU,)),
     (Role.COMBINE, (_L.Add, _L.Subtract, _L.Multiply)),
     (Role.JOIN, (_L.Concatenate,)),
-    (Role.AVERAGE, (_L.GlobalAveragePooling2D,)),
+    (Role.AVERAGE, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalAveragePooling3D)),
     (Role.SAME_GRID, (_L.AveragePooling2D, _L.UpSampling2D)),
-    (Role.REQUANTIZE, (_L.LeakyReLU, _L.PReLU, _L.Maximum, _L.Minimum, _L.GlobalAveragePooling1D)),
+    (Role.REQUANTIZE, (_L.LeakyReLU, _L.PReLU, _L.Maximum, _L.Minimum, Scaling, Clip)),
     (Role.BOUNDED, (_L.Softmax,)),
-    (Role.MOVE, (_L.Reshape, _L.Flatten, _L.Permute, _L.ZeroPadding2D, _L.Cropping2D)),
-    (Role.MOVE, (_L.MaxPooling2D, _L.GlobalMaxPooling2D)),
+    (Role.MOVE, (_L.Reshape, _L.Flatten, _L.Permute, _L.RepeatVector, _L.UpSampling1D, _L.UpSampling3D)),
+    (Role.MOVE, (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D, _L.Cropping1D, _L.Cropping2D, _L.Cropping3D)),
+    (Role.MOVE, (_L.MaxPooling2D, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D, _L.GlobalMaxPooling3D)),
     (Role.TRAINING, _TRAINING_ONLY),
     (Role.FRONT, (_L.Rescaling, _L.Resizing, _L.CenterCrop, _L.RandomCrop)),
+    (Role.INDEX, (ArgMax,)),
 )
 _OPERATION_ROLES = {
-    **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims", "Split", "GetItem"), Role.MOVE),
-    "Cast": Role.TRAINING,
+    name: role
+    for role, names in (
+        (
+            Role.MOVE,
+            "Reshape Squeeze ExpandDims Transpose Swapaxes Moveaxis BroadcastTo GetItem Split ArraySplit",
+        ),
+        (Role.MOVE, "Unstack Roll Repeat Tile MaxPool Max Amax Min Amin DepthToSpace SpaceToDepth CropImages"),
+        (Role.SAME_GRID, "AveragePool Flip"),
+        (Role.REQUANTIZE, "Add Subtract Multiply Maximum Minimum Mean Sum Absolute Gelu Stack"),
+        (Role.JOIN, "Concatenate"),
+        (Role.TRAINING, "Cast StopGradient"),
+    )
+    for name in names.split()
 }
-
-
 _ACTIVATION_ROLES = {
     "sigmoid": Role.BOUNDED,
     "tanh": Role.BOUNDED,
@@ -96,8 +119,8 @@ def role_of(layer: Any) -> Role | None:
         return Role.INPUT
     if isinstance(layer, Item):
         return Role.MOVE
-    if type(layer).__name__ == "Cast" and "float" not in str(layer.dtype):
-        return None
+    if isinstance(layer, _L.Dot):
+        return None if layer.normalize else Role.PRODUCT
     if isinstance(layer, _L.Activation):  # those that have a layer of their own are not left after `lower`
         return _ACTIVATION_ROLES.get(getattr(layer.activation, "__name__", ""))
     if type(layer) in KERNEL_LAYERS:
@@ -105,4 +128,22 @@ def role_of(layer: Any) -> Role | None:
     for role, classes in _ROLES:
         if isinstance(layer, classes):
             return role
-    return _OPERATION_ROLES.get(type(layer).__name__)
+    return None if isinstance(layer, _L.Layer) else _role_of_operation(layer, type(layer).__name__)
+
+
+def _role_of_operation(operation: Any, name: str) -> Role | None:
+    if name == "Cast" and "float" not in str(operation.dtype):
+        return None
+    if name == "Pad":
+        return Role.MOVE if operation.mode == "constant" else None
+    if name == "Resize":
+        return Role.SAME_GRID if is_plain_resize(operation) else None
+    if name in ("Matmul", "Einsum"):
+        return Role.PRODUCT
+    return _OPERATION_ROLES.get(name)
+
+
+def is_plain_resize(layer: Any) -> bool:
+    """Whether a `Resizing` or `keras.ops.image.resize` is what runtimes call so."""
+    kept = not (layer.antialias or layer.pad_to_aspect_ratio) if hasattr(layer, "antialias") else True
+    return kept and layer.interpolation in ("bilinear", "nearest")

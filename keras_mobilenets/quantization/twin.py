@@ -16,6 +16,7 @@ from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import (
     QuantBatchNormalization,
     QuantConv2D,
+    QuantConv2DTranspose,
     QuantDense,
     QuantDepthwiseConv2D,
     QuantHardSigmoid,
@@ -36,6 +37,7 @@ _QUANTIZED: dict[type, Any] = {
     keras.layers.Conv2D: QuantConv2D,
     Conv2D: QuantConv2D,
     keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
+    keras.layers.Conv2DTranspose: QuantConv2DTranspose,
     keras.layers.Dense: QuantDense,
 }
 
