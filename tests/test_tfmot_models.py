@@ -24,7 +24,7 @@ from tfmot_models import (
     texts,
 )
 
-from keras_mobilenets.quantization import calibrate, deployable, quantize_model
+from keras_mobilenets.quantization import InputQuant, calibrate, deployable, quantize_model
 from keras_mobilenets.tflite import audit
 
 
@@ -73,6 +73,11 @@ def quantized_like(model):
 
 def run_file(quantized, values):
     """The outputs of the int8 file that TensorFlow's converter makes, image by image."""
+    shifts = {layer.name: layer.shift for layer in quantized.layers if isinstance(layer, InputQuant)}
+    values = [
+        one - np.float32(shifts.get(f"{given.name}_quant", 0.0)) if shifts else one
+        for given, one in zip(quantized.inputs, keras.tree.flatten(values), strict=True)
+    ]
     deployed = deployable(quantized)
     signature = [tf.TensorSpec((1, *one.shape[1:]), one.dtype) for one in deployed.inputs]
     constants = [(variable, tf.constant(variable)) for variable in deployed.variables]
@@ -89,8 +94,8 @@ def run_file(quantized, values):
     runner.allocate_tensors()
     inputs = sorted(runner.get_input_details(), key=lambda detail: detail["index"])
     outputs = []
-    for index in range(len(keras.tree.flatten(values)[0])):
-        for detail, one in zip(inputs, keras.tree.flatten(values), strict=True):
+    for index in range(len(values[0])):
+        for detail, one in zip(inputs, values, strict=True):
             runner.set_tensor(detail["index"], one[index : index + 1])
         runner.invoke()
         outputs.append([runner.get_tensor(detail["index"]) for detail in runner.get_output_details()])
