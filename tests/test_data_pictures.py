@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_mobilenets.data import BrokenImage, load, load_grain, read_image
-from keras_mobilenets.data.images import printable, read_pixels, value_range
+from keras_mobilenets.data.images import check_image, printable, read_pixels, value_range
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 PIXELS[0, :2] = [[255, 255, 255], [0, 0, 0]]
@@ -123,6 +123,30 @@ def test_grey_is_read_for_models_of_one_channel():
 
 def test_names_are_printed_in_one_line():
     assert printable(b"a\xff\n\xe2\x80\xa8\xc3\xa9.png") == r"a\udcff\n\u2028é.png"
+
+
+def test_tensorflow_decodes_only_what_it_decodes_alike(tmp_path):
+    """Its decoders drop alpha and orientation, and keep the upper of 16 bits."""
+    import tensorflow as tf
+
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    colour, grey = Image.fromarray(PIXELS), Image.fromarray(GREY)
+    plain = [encoded(image, kind) for image in (colour, grey) for kind in ("PNG", "JPEG")]
+    others = [encoded(image, kind, exif=turned) for image in (colour, grey) for kind in ("PNG", "JPEG")]
+    others += [
+        encoded(colour, "PNG", transparency=(0, 0, 0)),
+        encoded(colour, "WEBP"),
+        encoded(colour.convert("P"), "PNG"),
+    ]
+    others += [encoded(colour.convert("CMYK"), "JPEG"), png_of_16_bits(PIXELS * np.uint16(16))]
+    for number, data in enumerate([*plain, *others]):
+        (tmp_path / "one").write_bytes(data)
+        assert check_image(tmp_path / "one") == (number < len(plain))
+        if number < len(plain):
+            exact = {"dct_method": "INTEGER_ACCURATE"} if data.startswith(b"\xff") else {}
+            decode = tf.io.decode_jpeg if exact else tf.io.decode_png
+            assert np.array_equal(decode(data, channels=3, **exact), read_pixels(data))
 
 
 def test_every_way_of_reading_gives_the_same_pixels(tmp_path):

@@ -21,7 +21,7 @@ class Photos:
     Attributes:
         paths: the files, in a fixed order.
         labels: int64 array, the index of each file's class.
-        plain: bool array, whether TensorFlow's own decoder of JPEG reads the file as Pillow does.
+        plain: bool array, whether TensorFlow's own decoders read the file as Pillow does.
     """
 
     paths: tuple[str, ...]

@@ -124,7 +124,7 @@ def _training_image(
         image, is_photo = tf.cond(
             is_jpeg,
             lambda: _cropped_jpeg(data, seed, image_size),
-            lambda: _cropped(_read(data), seed, aspect),
+            lambda: _cropped(tf.cond(plain, lambda: _decoded(data), lambda: _read(data)), seed, aspect),
         )
     else:
         image, is_photo = _cropped(data, seed, aspect)
@@ -139,6 +139,11 @@ def _read(data: tf.Tensor, image_size: tuple[int, int] | None = None) -> tf.Tens
     """A picture as `read_pixels` gives it or, of an `image_size`, as `read_image` does."""
     read = read_pixels if image_size is None else functools.partial(read_image, image_size=image_size)
     return tf.ensure_shape(tf.numpy_function(read, [data], tf.uint8), (*(image_size or (None, None)), 3))
+
+
+def _decoded(data: tf.Tensor) -> tf.Tensor:
+    """The same of what TensorFlow decodes alike, faster."""
+    return tf.ensure_shape(tf.io.decode_image(data, channels=3, expand_animations=False), (None, None, 3))
 
 
 def _cropped_jpeg(data: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:

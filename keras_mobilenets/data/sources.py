@@ -137,10 +137,13 @@ def _read(builder, split: str, image_key: str, label_key: str) -> Source:
             shuffle_files=False,
             decoders=encoded,
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False, add_tfds_id=False),
-        ).map(lambda example: (example[image_key], example[label_key], True))
+        ).map(lambda example: (example[image_key], example[label_key]))
     if info.num_bytes <= IN_MEMORY_BYTES:
-        images, labels, plain = zip(*examples.as_numpy_iterator(), strict=True)
-        examples = tf.data.Dataset.from_tensor_slices((list(images), np.array(labels, np.int64), list(plain)))
+        images, labels = zip(*examples.as_numpy_iterator(), strict=True)
+        examples = tf.data.Dataset.from_tensor_slices((list(images), np.array(labels, np.int64)))
+    feature = builder.info.features[image_key]
+    plain = feature.np_dtype == np.uint8 and feature.shape[-1] in (1, 3)
+    examples = examples.map(lambda image, label: (image, label, plain))
     return Source(examples, info.num_examples, min(info.num_examples, SHUFFLE_BUFFER), tf.identity)
 
 
@@ -149,9 +152,9 @@ def _by_index(records, image_key: str, label_key: str) -> tf.data.Dataset:
         found = records[int(index)]
         return found[image_key], np.int64(found[label_key])
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, bool]:
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, label = tf.numpy_function(example, [index], (tf.string, tf.int64))
-        return tf.ensure_shape(image, ()), tf.ensure_shape(label, ()), True
+        return tf.ensure_shape(image, ()), tf.ensure_shape(label, ())
 
     return tf.data.Dataset.range(len(records)).map(read)
 
