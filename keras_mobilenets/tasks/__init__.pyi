@@ -3,6 +3,7 @@ from .boxes import Suppression as Suppression
 from .boxes import ssd_anchors as ssd_anchors
 from .boxes import torchvision_anchors as torchvision_anchors
 from .classification import Classification as Classification
+from .detection import Detection as Detection
 from .known import TASKS as TASKS
 from .known import task_of as task_of
 from .task import Spec as Spec

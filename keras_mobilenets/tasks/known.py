@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from keras_mobilenets.tasks.classification import Classification
+from keras_mobilenets.tasks.detection import Detection
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
 
-TASKS: dict[str, type[Any]] = {Classification.name: Classification}
+TASKS: dict[str, type[Any]] = {task.name: task for task in (Classification, Detection)}
 """What `--task` takes."""
 
 PASSED_OVER = ("FakeQuant", "InputQuant", "Dropout", "Flatten", "Reshape", "Identity")  # the same scores, moved

@@ -1,0 +1,173 @@
+"""Detection: where in an image things are, and of which class. Importing it needs no Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mobilenets.tasks.boxes import Anchors, Suppression, decode, overlap, ssd_anchors
+from keras_mobilenets.tasks.classification import class_name
+from keras_mobilenets.tasks.task import Spec, named
+
+SURE = 0.3
+"""Score from which a box counts where boxes are counted, drawn or described."""
+SAME = 0.5
+"""Intersection over union from which two boxes are the same."""
+TRUE_COLOR, FOUND_COLOR = "#2e9e4f", "#d9482b"
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """Boxes around things of some classes, found by an SSD.
+
+    An answer is "boxes" (found, 4) as `rel_yxyx` (top, left, bottom, right in shares of the image), "labels" (found,)
+    and "scores" (found,), best first. The truth is "boxes" and "labels", padded with labels of -1; a label of -2 marks
+    a crowd, in which nothing is right or wrong.
+
+    Args:
+        classes: number of classes, > 0.
+        image_size: (height, width) that the model takes.
+        background: whether scores are a softmax with a first column for nothing, else a sigmoid for each class.
+        anchors: around the pixels of each map.
+        suppression: how boxes are chosen.
+        lite: whether the head is SSDLite's, else SSD's.
+        alpha: width multiplier of the head.
+        outputs: names of encoded boxes and scores.
+
+    Raises:
+        ValueError: `classes` is not positive.
+
+    Example:
+
+    >>> Detection(3, image_size=(96, 96)).anchors_of_image().shape
+    (312, 4)
+    """
+
+    classes: int
+    image_size: tuple[int, int] = (320, 320)
+    background: bool = False
+    anchors: Anchors = dataclasses.field(default_factory=ssd_anchors)
+    suppression: Suppression = dataclasses.field(default_factory=Suppression)
+    lite: bool = True
+    alpha: float = 1.0
+    outputs: tuple[str, ...] = ("boxes", "scores")
+    name = "detection"
+    headline = "mAP"
+
+    def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
+
+    @property
+    def targets(self) -> Mapping[str, Spec]:
+        return {"boxes": Spec((None, 4), "float32"), "labels": Spec((None,), "int32")}
+
+    def anchors_of_image(self) -> np.ndarray:
+        """All anchors of an image: (anchors, 4) as (y, x, height, width), in shares of it."""
+        sizes = [tuple(-(-side // 16) for side in self.image_size)]
+        while len(sizes) < len(self.anchors.scales):
+            height, width = sizes[-1]
+            sizes.append((-(-height // 2), -(-width // 2)))
+        return self.anchors.around(sizes)
+
+    def head(self, maps: Any) -> Any:
+        from keras_mobilenets.applications.ssd import ssd_head
+
+        form = {"background": self.background, "anchors": self.anchors.per_pixel, "separable": self.lite}
+        return ssd_head(maps, classes=self.classes, alpha=self.alpha, **form)
+
+    def encode(self, targets: Mapping[str, Any]) -> dict[str, Any]:
+        """One table (batch, boxes, 5) of boxes and labels for each output: which anchors are meant, the losses find."""
+        from keras import ops
+
+        labels = ops.cast(targets["labels"], "float32")[..., None]
+        table = ops.concatenate([ops.cast(targets["boxes"], "float32"), labels], -1)
+        return dict.fromkeys(self.outputs, table)
+
+    def losses(self, recipe: Any) -> dict[str, Any]:
+        from keras_mobilenets.tasks.box_losses import BoxLoss, ScoreLoss
+
+        anchors = self.anchors_of_image()
+        boxes, scores = self.outputs
+        return {"loss": {boxes: BoxLoss(anchors), scores: ScoreLoss(anchors, self.background)}}
+
+    def decode(self, outputs: Any, image_size: tuple[int, int] | None = None) -> Sequence[dict[str, np.ndarray]]:
+        boxes, scores = (np.asarray(one, np.float32) for one in named(outputs, self.outputs).values())
+        scores = scores[..., 1:] if self.background else scores
+        return [self.suppression(*one) for one in zip(decode(boxes, self.anchors_of_image()), scores, strict=True)]
+
+    def hits(self, answers: Sequence[Any], truth: Sequence[Any]) -> np.ndarray:
+        """How well the boxes of an image are found: F1 of those that score at least .3, at an overlap of .5."""
+        return np.array([self._f1(_sure(one), _real(other)) for one, other in zip(answers, truth, strict=True)])
+
+    def score(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[str, float | None]:
+        """COCO's mean average precision, at overlaps of .5 and .75 alone, and by size in pixels of `image_size`."""
+        from keras_mobilenets.tasks.average_precision import evaluate
+
+        return evaluate(answers, truth, self.image_size, self.classes)[0]
+
+    def by_class(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[int, dict[str, float]]:
+        """Average precision of each class, and how many boxes there are."""
+        from keras_mobilenets.tasks.average_precision import evaluate
+
+        _, each = evaluate(answers, truth, self.image_size, self.classes)
+        labels = np.concatenate([_real(one)["labels"] for one in truth]).astype(int)
+        counts = np.bincount(labels, minlength=self.classes)
+        return {label: {"mAP": float(each[label]), "boxes": int(n)} for label, n in enumerate(counts) if n}
+
+    def agreement(self, one: Sequence[Any], other: Sequence[Any]) -> np.ndarray:
+        """F1 of the one's boxes as if the other's were true, of those that score at least .3."""
+        return np.array([self._f1(_sure(first), _sure(second)) for first, second in zip(one, other, strict=True)])
+
+    def metadata(self, labels: Sequence[str]) -> dict[str, Sequence[str]]:
+        if len(labels) != self.classes:
+            raise ValueError(f"`labels` must name the model's {self.classes} classes. Received: {len(labels)} names")
+        return {self.outputs[1]: labels}
+
+    def describe(self, answer: Any, labels: Sequence[str] | None, top: int = 3) -> list[dict[str, Any]]:
+        """The boxes that score at least .3, all of them."""
+        sure = _sure(answer)
+        return [
+            {"name": class_name(int(label), labels), "score": float(score), "box": [float(side) for side in box]}
+            for box, label, score in zip(sure["boxes"], sure["labels"], sure["scores"], strict=True)
+        ]
+
+    def caption(self, answer: Any, truth: Any, labels: Sequence[str] | None) -> str:
+        true, found = _real(truth), _sure(answer)
+        return f"{len(true['labels'])} there, {len(found['labels'])} found"
+
+    def show(self, image: np.ndarray, answer: Any, truth: Any = None) -> np.ndarray:
+        """The image with true boxes in green and found ones in red."""
+        from PIL import Image, ImageDraw
+
+        picture = Image.fromarray(np.asarray(image, np.uint8))
+        draw, scale = ImageDraw.Draw(picture), np.tile(np.array(image.shape[1::-1], float), 2)
+        drawn = [] if truth is None else [(_real(truth)["boxes"], TRUE_COLOR)]
+        for boxes, color in [*drawn, (_sure(answer)["boxes"], FOUND_COLOR)]:
+            for top, left, bottom, right in np.asarray(boxes):
+                draw.rectangle((np.array([left, top, right, bottom]) * scale).tolist(), outline=color, width=2)
+        return np.asarray(picture)
+
+    def _f1(self, one: Any, other: Any) -> float:
+        """2 * shared / (both), each box of the one with the box of its class in the other that it covers best."""
+        free, shared = np.ones(len(other["labels"]), bool), 0
+        for box, label in zip(one["boxes"], one["labels"], strict=True):
+            shares = np.where(free & (other["labels"] == label), overlap(box, other["boxes"]), 0.0)
+            if shares.size and shares.max() >= SAME:
+                free[shares.argmax()], shared = False, shared + 1
+        count = len(one["labels"]) + len(other["labels"])
+        return 2 * shared / count if count else 1.0
+
+
+def _sure(answer: Any) -> dict[str, np.ndarray]:
+    kept = np.asarray(answer["scores"]) >= SURE
+    return {name: np.asarray(values)[kept] for name, values in answer.items()}
+
+
+def _real(truth: Any) -> dict[str, np.ndarray]:
+    """Without padding and crowds."""
+    kept = np.asarray(truth["labels"]) >= 0
+    return {name: np.asarray(truth[name], np.float32)[kept] for name in ("boxes", "labels")}
