@@ -23,11 +23,8 @@ import numpy as np
 
 from keras_mobilenets.data import ImageData, load
 from keras_mobilenets.export import export_tflite
-from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.tflite import TFLiteModel
-from keras_mobilenets.training import build_classifier, fit, fit_head, freeze_normalization
-
-CALIBRATION_STEPS = 16
+from keras_mobilenets.training import build_classifier, fit, fit_head, freeze_normalization, quantize_aware
 
 
 def main() -> None:
@@ -55,11 +52,9 @@ def main() -> None:
     show("fine-tuning", fit(model, data, epochs=args.epochs, learning_rate=args.learning_rate, verbose=2))
     model.save(folder / "float.keras")
 
-    quantized = quantize_model(model)
-    freeze_normalization(quantized)
-    calibrate(quantized, data.train.take(CALIBRATION_STEPS))
     rate = args.learning_rate / 10
-    show("8 bits", fit(quantized, data, epochs=args.quantize_epochs, learning_rate=rate, verbose=2))
+    quantized = quantize_aware(model, data, epochs=args.quantize_epochs, learning_rate=rate, verbose=2)
+    show("8 bits", quantized.history)
     quantized.save(folder / "qat.keras")
 
     export_tflite(quantized, folder / "model.tflite", labels=data.class_names, verify=data.val, strict=True)
@@ -82,9 +77,10 @@ def evaluate(data: ImageData, models: dict[str, keras.Model | TFLiteModel]) -> d
     return {**results, "tflite agrees with float": float(np.mean(chosen["tflite"] == chosen["float"]))}
 
 
-def show(phase: str, history: list[dict[str, float]]) -> None:
+def show(phase: str, history: keras.callbacks.History) -> None:
     """Prints where a phase ended."""
-    print(f"{phase}: loss {history[-1]['loss']:.3f}, held out {history[-1]['val_accuracy']:.2%}", flush=True)
+    loss, accuracy = (history.history[name][-1] for name in ("loss", "val_accuracy"))
+    print(f"{phase}: loss {loss:.3f}, held out {accuracy:.2%}", flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:

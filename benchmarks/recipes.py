@@ -167,7 +167,7 @@ def train(one: Model, recipe_name: str, seed: int, data: Pictures, root: Path, t
     function = fine_tune if recipe.stages else fit
     learned = teacher if option == "teacher" else None
     history = function(model, data, recipe=recipe, epochs=one.epochs, teacher=learned)
-    return model, history[-1]["val_accuracy"]
+    return model, history.history["val_accuracy"][-1]
 
 
 def read() -> dict[tuple[str, ...], dict[str, str]]:

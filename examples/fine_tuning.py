@@ -45,8 +45,8 @@ curves = {
 
 axes = Figure(figsize=(8, 4.5), layout="constrained").subplots()
 for name, history in curves.items():
-    accuracies = [100 * epoch["val_accuracy"] for epoch in history]
-    axes.plot(range(1, len(history) + 1), accuracies, "o-", label=f"{name}: {accuracies[-1]:.1f} %")
+    accuracies = [100 * share for share in history.history["val_accuracy"]]
+    axes.plot(range(1, len(accuracies) + 1), accuracies, "o-", label=f"{name}: {accuracies[-1]:.1f} %")
     print(f"{name}: {accuracies[-1]:.1f} % of {high.val_count} held-out pictures, from {high.train_count}")
 axes.set(xlabel=f"epochs over {high.train_count} pictures of the digits 5 to 9", ylabel="accuracy, held out, %")
 axes.set_title("What was learned on the digits 0 to 4 helps with 5 to 9")

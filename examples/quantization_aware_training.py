@@ -23,7 +23,7 @@ options = parser.parse_args()
 digits = data.load("digits", image_size=32, batch_size=64)
 pixels, labels = (np.concatenate(parts) for parts in zip(*digits.val.as_numpy_iterator(), strict=True))
 model = build_classifier("MobileNet", classes=10, image_size=32, alpha=0.25, stem_stride=2)
-accuracy = 100 * fit(model, digits, epochs=options.epochs)[-1]["val_accuracy"]
+accuracy = 100 * fit(model, digits, epochs=options.epochs).history["val_accuracy"][-1]
 calibrated, trained, bits = [], [], (3, 4, 8)
 for width in bits:
     quantized = quantize_model(model, weight_bits=width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import stat
@@ -10,11 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 SHOWN = 4  # names in a message
 
@@ -121,38 +117,32 @@ def _exchange(new: Path, old: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keeps a folder for this process alone while the block runs, on this machine and where its file system says so.
-
-    The operating system frees it when the process ends, however it ends. Where there are no such locks (Windows),
-    nothing is held.
+    """Keeps a folder for this process alone while the block runs; the operating system frees it when that ends.
 
     Args:
         folder: is made if missing; a file `.lock` stays in it.
 
     Raises:
-        BlockingIOError: another process, or another part of this one, has it; the message has its number.
+        BlockingIOError: another process, or another part of this one, has it.
 
     Example:
 
     >>> with locked("runs/one"):
     ...     pass
     """
+    import filelock
+
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise BlockingIOError(errno.EAGAIN, f"{folder} is in use by another process") from None
+    try:
         yield
-        return
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "of unknown number"
-            raise BlockingIOError(error.errno, f"{folder} is in use by process {owner}") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+    finally:
+        lock.release()
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -55,7 +55,7 @@ def train(pictures, output, checkpoints=None, die=0):
     checkpoint = Checkpoint(checkpoints, every=1) if checkpoints else None
     history = fit(trained, data, recipe=RECIPE, checkpoint=checkpoint, callbacks=callbacks)
     weights = {str(index): keras.ops.convert_to_numpy(one) for index, one in enumerate(trained.weights)}
-    np.savez(output, **weights, loss=[logs["loss"] for logs in history], val=[logs["val_loss"] for logs in history])
+    np.savez(output, **weights, loss=history.history["loss"], val=history.history["val_loss"])
 
 
 def main(pictures, output, devices, checkpoints="", die="0"):

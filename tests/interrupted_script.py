@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras_mobilenets.data import load
 from keras_mobilenets.quantization import quantize_model
 from keras_mobilenets.training import Checkpoint, JsonLines, Recipe, fit
+from keras_mobilenets.training.logs import rows_of
 from keras_mobilenets.utils import atomic_path
 
 EPOCHS = 10
@@ -67,7 +68,7 @@ def train(folder, pictures, pipe):
         trained, data, recipe=RECIPE, epochs=EPOCHS, checkpoint=checkpoint, callbacks=[log, Steps(pipe, checkpoint)]
     )
     with atomic_path(folder / "history.json") as path:
-        path.write_text(json.dumps(history))
+        path.write_text(json.dumps(rows_of(history)))
     trained.save_weights(folder / "final.weights.h5")
 
 

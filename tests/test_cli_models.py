@@ -69,7 +69,7 @@ def test_every_form_of_classifier_is_asked_rightly(form, folder, tmp_path):
         assert found.exit_code == 0, found.output
         result = json.loads(found.stdout)
         assert result["accuracy"] == 1 and result["top_5_accuracy"] is None
-        assert result["classes"] == {one: {"right": 10, "pictures": 10} for one in ("dark", "light")}
+        assert result["classes"] == {one: {"right": 10, "pictures": 10, "accuracy": 1.0} for one in ("dark", "light")}
         assert "100.00%" in call("evaluate", tmp_path / name, "--data", folder).output
         said = call("predict", tmp_path / name, folder / "dark" / "0.png", folder / "light" / "9.png", "--json")
         assert said.exit_code == 0, said.output

@@ -1,5 +1,7 @@
 """Training that stops and goes on; classifiers from weights; what is frozen stays; learning from a teacher."""
 
+import dataclasses
+import json
 import signal
 import types
 
@@ -12,7 +14,8 @@ from runs import write_colours
 from keras_mobilenets.applications import MobileNetV2
 from keras_mobilenets.data import load
 from keras_mobilenets.layers import inline
-from keras_mobilenets.quantization import quantize_model
+from keras_mobilenets.quantization import FakeQuant, FreezeQuantization, is_quantized, quantize_model
+from keras_mobilenets.tasks import Classification
 from keras_mobilenets.training import (
     Checkpoint,
     build_classifier,
@@ -21,6 +24,7 @@ from keras_mobilenets.training import (
     fit,
     fit_head,
     freeze_normalization,
+    quantize_aware,
     unfreeze,
 )
 
@@ -60,26 +64,27 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def test_fit_learns_and_tells_its_history(data):
-    history = fit(small_model(), data, epochs=15, learning_rate=0.02)
-    assert len(history) == 15
-    assert set(history[0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert history[-1]["val_accuracy"] == 1.0  # the classes' brightness does not even overlap
+    model = small_model()
+    history = fit(model, data, epochs=15, learning_rate=0.02)
+    assert history.epoch == list(range(15)) and model.history is history
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert history.history["val_accuracy"][-1] == 1.0  # the classes' brightness does not even overlap
 
 
 @pytest.mark.parametrize("stop", [0, 2])
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(data, tmp_path, stop):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     whole = small_model()
-    history = fit(whole, data, epochs=EPOCHS)
+    history = fit(whole, data, epochs=EPOCHS).history
     with pytest.raises(KeyboardInterrupt):
         fit(small_model(), data, epochs=EPOCHS, checkpoint=Checkpoint(tmp_path), callbacks=[Interrupt(stop)])
     assert Checkpoint(tmp_path).position() == (stop, 2)  # saved after the step in which Ctrl-C came
     resumed = small_model(seed=1)  # another start, which the checkpoint must replace
-    assert fit(resumed, data, epochs=EPOCHS, checkpoint=Checkpoint(tmp_path)) == history
+    assert fit(resumed, data, epochs=EPOCHS, checkpoint=Checkpoint(tmp_path)).history == history
     for one, other in zip(whole.variables, resumed.variables, strict=True):
         assert np.array_equal(one, other), one.path  # to the bit: one CPU, the same pictures, crops and masks
     again = small_model()
-    assert fit(again, data, epochs=EPOCHS, checkpoint=Checkpoint(tmp_path)) == history  # nothing left to do
+    assert fit(again, data, epochs=EPOCHS, checkpoint=Checkpoint(tmp_path)).history == history  # nothing left to do
     assert np.array_equal(again.get_weights()[0], whole.get_weights()[0])
 
 
@@ -89,7 +94,7 @@ def test_a_damaged_checkpoint_is_passed_over(data, tmp_path):
     newest.write_bytes(newest.read_bytes()[:1000])
     model = small_model()
     history = fit(model, data, epochs=2, checkpoint=Checkpoint(tmp_path))
-    assert len(history) == 2
+    assert len(history.epoch) == 2
     assert model.optimizer.iterations == 8
 
 
@@ -165,7 +170,7 @@ def test_fit_head_trains_the_last_layer_alone(data):
     history = fit_head(model, data, epochs=40, passes=4, learning_rate=0.05)
     changed = {w.path for w, b in zip(model.weights, before, strict=True) if not np.array_equal(w, b)}
     assert changed == {weight.path for weight in model.layers[-1].weights}
-    assert history[-1]["accuracy"] == 1.0
+    assert history.history["accuracy"][-1] == 1.0
     body = keras.Model(model.input, model.layers[-1].input)
     with pytest.raises(ValueError, match="must end in a Dense layer"):
         fit_head(body, data)
@@ -209,12 +214,12 @@ def test_fine_tuning_trains_the_head_and_then_the_stages(data, tmp_path):
     tuned = model()
     fit(tuned, data, epochs=2)  # statistics to freeze: with those of random kernels no gradient reaches the stem
     kernels = {name: np.array(inline(tuned).get_layer(name).kernel) for name in ("conv1", "conv_pw_13")}
-    history = fine_tune(tuned, data, epochs=3, checkpoints=tmp_path, tell=told.append)
-    assert len(history) == 3
+    history = fine_tune(tuned, data, epochs=3, checkpoints=tmp_path, tell=told.append).history
+    assert len(history["loss"]) == 3
     assert [line for line in told if "held out" not in line][1:] == ["its last 2 stages", "the whole network"]
     assert not any(np.array_equal(inline(tuned).get_layer(name).kernel, old) for name, old in kernels.items())
     resumed = model(seed=1)
-    assert fine_tune(resumed, data, epochs=3, checkpoints=tmp_path) == history  # from the checkpoints alone
+    assert fine_tune(resumed, data, epochs=3, checkpoints=tmp_path).history == history  # from the checkpoints alone
     assert all(np.array_equal(one, other) for one, other in zip(tuned.weights, resumed.weights, strict=True))
 
 
@@ -228,12 +233,12 @@ def test_a_student_learns_what_only_the_teacher_knows(data, quantized):
         val=data.val.map(lambda images, labels: (images, 1 - labels)),
         train_from=lambda epoch, step=0: data.train_from(epoch, step).map(lambda images, labels: (images, 1 - labels)),
     )
-    assert fit(teacher, swapped, epochs=15, learning_rate=0.02)[-1]["val_accuracy"] == 1.0
+    assert fit(teacher, swapped, epochs=15, learning_rate=0.02).history["val_accuracy"][-1] == 1.0
     student = quantize_model(small_model(seed=1)) if quantized else small_model(seed=1)
     weights = [np.array(weight) for weight in teacher.weights]
     joined = distiller(student, teacher, student_loss_weight=0.0)
     history = fit(joined, data, epochs=15, learning_rate=0.02)
-    assert history[-1]["val_accuracy"] == 0.0
+    assert history.history["val_accuracy"][-1] == 0.0
     assert all(map(np.array_equal, weights, teacher.weights))
     images = np.concatenate([images for images, _ in data.val.as_numpy_iterator()])
     assert np.array_equal(student.predict(images).argmax(-1), teacher.predict(images).argmax(-1))
@@ -259,10 +264,87 @@ def test_an_embedding_is_learned_by_squared_difference(data):
         return keras.Model(model.input, keras.layers.Dense(6)(model.layers[-2].output))
 
     teacher, student = embedding(0), embedding(1)
-    history = fit(distiller(student, teacher, embeddings=True), data, epochs=15, learning_rate=0.02)
-    assert history[-1]["val_loss"] < history[0]["val_loss"] / 4
+    history = fit(distiller(student, teacher, embeddings=True), data, epochs=15, learning_rate=0.02).history
+    assert history["val_loss"][-1] < history["val_loss"][0] / 4
     images, _ = next(data.val.as_numpy_iterator())
     difference = np.mean((student.predict(images) - teacher.predict(images)) ** 2)
-    assert history[-1]["val_loss"] == pytest.approx(difference, rel=1e-4)  # one batch of four pictures
+    assert history["val_loss"][-1] == pytest.approx(difference, rel=1e-4)  # one batch of four pictures
     with pytest.raises(ValueError, match="must end in a softmax"):
         distiller(student, teacher)
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightness(Classification):
+    """A task of two outputs whose headline is no metric of Keras', and whose truth is a dictionary."""
+
+    outputs: tuple[str, ...] = ("mean", "scores")
+    headline = "closeness"
+
+    def encode(self, targets):
+        return {"mean": keras.ops.cast(targets["label"], "float32"), "scores": targets["label"]}
+
+    def losses(self, recipe):
+        return {"loss": {"mean": "mse", "scores": "sparse_categorical_crossentropy"}}
+
+    def decode(self, outputs, image_size=None):
+        assert image_size == (16, 16)
+        return list(outputs["mean"][:, 0])
+
+    def score(self, answers, truth):
+        return {"closeness": float(np.mean([1 - abs(a - t["label"]) for a, t in zip(answers, truth, strict=True)]))}
+
+
+def test_another_task_needs_nothing_of_fit(data, tmp_path):
+    """Targets by name, encoded in the pipeline; a headline that is decoded and scored; the best epoch by it."""
+
+    def named(batches):
+        return batches.map(lambda images, labels: (images, {"label": labels}))
+
+    labelled = types.SimpleNamespace(
+        batch_size=data.batch_size,
+        steps_per_epoch=data.steps_per_epoch,
+        val=named(data.val),
+        train_from=lambda epoch, step=0: named(data.train_from(epoch, step)),
+    )
+
+    def model():
+        base = small_model()
+        mean = keras.layers.Dense(1, name="mean")(base.layers[-2].output)
+        return keras.Model(base.input, {"mean": mean, "scores": base.output})
+
+    with pytest.raises(ValueError, match="pass `task`"):
+        fit(model(), labelled, epochs=1)
+    options = {"task": Brightness(2), "epochs": 3, "learning_rate": 0.02}
+    whole = model()
+    history = fit(whole, labelled, checkpoint=Checkpoint(tmp_path / "whole"), keep_best=True, **options).history
+    best = np.argmax(history["val_closeness"])
+    assert json.loads((tmp_path / "whole" / "best.json").read_text())["epoch"] == best + 1
+    images, labels = (np.concatenate(parts) for parts in zip(*data.val.as_numpy_iterator(), strict=True))
+    closeness = 1 - np.abs(whole.predict(images)["mean"][:, 0] - labels).mean()
+    assert closeness == pytest.approx(history["val_closeness"][best], abs=1e-5)  # float32, in other batches
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(), labelled, checkpoint=Checkpoint(tmp_path / "cut"), callbacks=[Interrupt(1)], **options)
+    again = fit(model(), labelled, checkpoint=Checkpoint(tmp_path / "cut"), **options).history
+    assert again == history  # the sums of each output's loss were saved, too
+    with pytest.raises(ValueError, match="`keep_best` needs a `checkpoint`"):
+        fit(model(), labelled, keep_best=True, **options)
+
+
+def test_quantize_aware_is_the_whole_sequence(data):
+    model = build_classifier("MobileNetV2", classes=2, image_size=16, alpha=0.35)
+    given = [np.array(weight) for weight in model.weights]
+    quantized = quantize_aware(model, data, epochs=2, learning_rate=1e-3)
+    assert all(map(np.array_equal, given, model.weights))
+    assert is_quantized(quantized) and len(quantized.history.history["val_accuracy"]) == 2
+    for layer in inline(quantized).layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert not layer.trainable
+        if isinstance(layer, FakeQuant):
+            layer.check()  # has seen data
+    best = max(quantized.history.history["val_accuracy"])
+    assert quantized.evaluate(data.val, verbose=0, return_dict=True)["accuracy"] == pytest.approx(best)
+    freeze = FreezeQuantization(0, 0)
+    again = quantize_aware(quantize_model(model, target="edgetpu"), data, epochs=1, freeze=freeze)
+    frozen = [layer.frozen for layer in inline(again).layers if isinstance(layer, FakeQuant)]
+    assert all(frozen) and any(layer.trainable for layer in inline(again).layers if "bn" in layer.name.lower())

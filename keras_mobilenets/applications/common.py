@@ -13,6 +13,7 @@ import keras
 from keras_mobilenets.applications.weights import load_weights
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.activations import activation_layer
+from keras_mobilenets.layers.freezing import watch
 from keras_mobilenets.utils import user_path
 
 Activation = str | Callable[[Any], Any] | None
@@ -259,4 +260,5 @@ def finish(outputs: Any, image: keras.KerasTensor, *, name: str, weights: Weight
     if weights is not None:
         before = keras.Model(inputs, image).layers  # what leads to the image is the caller's, and in no weight file
         load_weights(model, weights, skip=before)
+    watch(model)
     return model

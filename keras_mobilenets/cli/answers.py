@@ -44,7 +44,7 @@ def predict(model: Path, images: list[Path], *, top: int, as_json: bool) -> None
 
 
 def evaluate(model: Path, data: str, *, everything: bool, seed: int, strict: bool, as_json: bool) -> None:
-    """Prints the accuracy of a model on labelled pictures."""
+    """Prints how well a model does on pictures whose answer is known."""
     classifier = open_classifier(model)
     if is_folder(data):
         found, names, broken = _folder(classifier, data, everything, seed, strict)
@@ -52,18 +52,19 @@ def evaluate(model: Path, data: str, *, everything: bool, seed: int, strict: boo
         found, names, broken = *_data_set(classifier, data, seed), ()
     for line in broken:
         errors.print(f"left out: {line}", markup=False, soft_wrap=True)
+    figures = found.score("model")
     result = {
         "model": str(model),
         "data": data,
         "pictures": len(found.labels),
         "left_out": len(broken),
-        **found.score("model"),
+        **figures,
         "classes": {
             class_name(label, names): counts
             for label, counts in found.task.by_class(found.scores["model"], found.labels).items()
         },
     }
-    print(json.dumps(result)) if as_json else console.print(_table(result))
+    print(json.dumps(result)) if as_json else console.print(_table(result, figures))
 
 
 def _folder(
@@ -90,18 +91,17 @@ def _data_set(classifier: Classifier, data: str, seed: int) -> tuple[Comparison,
     return compare({"model": classifier}, pictures.val.as_numpy_iterator()), names
 
 
-def _table(result: dict) -> Table:
+def _table(result: dict, figures: dict[str, float | None]) -> Table:
     table = Table(
         title=f"{result['model']} on {result['pictures']:,} pictures of {result['data']}", title_justify="left"
     )
-    for name in ("class", "right", "pictures", "accuracy"):
+    columns = next(iter(result["classes"].values()), {})
+    for name in ("class", *columns):
         table.add_column(name, justify="left" if name == "class" else "right")
     for name, counts in result["classes"].items():
-        right, pictures = counts["right"], counts["pictures"]
-        table.add_row(name, f"{right:,}", f"{pictures:,}", f"{right / pictures:.1%}")
+        table.add_row(name, *(f"{value:,}" if isinstance(value, int) else f"{value:.1%}" for value in counts.values()))
     table.add_section()
-    right = round(result["accuracy"] * result["pictures"])
-    table.add_row("all", f"{right:,}", f"{result['pictures']:,}", f"[bold]{result['accuracy']:.2%}[/]")
-    if result["top_5_accuracy"] is not None:
-        table.add_row("all, among the first 5", "", "", f"{result['top_5_accuracy']:.2%}")
+    for name, value in figures.items():
+        if value is not None:
+            table.add_row(name.replace("_", " "), *[""] * (len(columns) - 1), f"[bold]{value:.2%}[/]")
     return table

@@ -94,8 +94,8 @@ class TFLiteHandler(ModelHandler[np.ndarray, list, Classifier]):
         self, batch: Sequence[np.ndarray], model: Classifier, inference_args: dict[str, Any] | None = None
     ) -> list[list]:
         with _one_at_a_time:
-            scores = model.predict(np.stack(batch))
-        return [model.best(one, self.top) for one in scores]
+            answers = model.predict(np.stack(batch))
+        return [model.best(one, self.top) for one in answers]
 
 
 def predict(model: Path, patterns: list[str], *, top: int, runner: str, output: str, flags: list[str]) -> None:

@@ -20,6 +20,15 @@ def model(value: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+def task(value: str) -> str:
+    """The name of a task."""
+    from keras_mobilenets.tasks import TASKS
+
+    if value not in TASKS:
+        raise typer.BadParameter(f"must be one of {', '.join(TASKS)}")
+    return value
+
+
 def alpha(value: float | None) -> float | None:
     """A width multiplier."""
     if value is not None and not 0 < value < float("inf"):

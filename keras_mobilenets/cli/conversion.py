@@ -23,11 +23,9 @@ from keras_mobilenets.export.conversion import image_shape, require_tensorflow
 from keras_mobilenets.export.precisions import post_training_quantized
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, take_images
 from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
-from keras_mobilenets.training import fit, freeze_normalization
+from keras_mobilenets.quantization import is_quantized
+from keras_mobilenets.training import quantize_aware
 
-CALIBRATION_STEPS = 8
-LEARNING_RATE = 2e-5  # the model is trained already
 REPORT_IMAGES = 256  # of so many a point of accuracy is 2.6
 
 
@@ -52,11 +50,8 @@ def quantize(
     if epochs and getattr(form.task, "multi_label", False):
         raise ValueError(f"{model} gives any number of classes; {data} has one for each picture: leave out --epochs")
     if epochs:
-        quantized = quantize_model(given)
-        freeze_normalization(quantized)
-        calibrate(quantized, pictures.train.take(CALIBRATION_STEPS))
-        with progress.epochs("quantized", pictures.batch_size) as callback:
-            fit(quantized, pictures, epochs=epochs, learning_rate=LEARNING_RATE, callbacks=[callback])
+        with progress.epochs("quantized", pictures.batch_size, form.task.headline) as callback:
+            quantized = quantize_aware(given, pictures, task=form.task, epochs=epochs, callbacks=[callback])
     else:
         quantized = post_training_quantized(given, "xnnpack", take_images(pictures.train, CALIBRATION_IMAGES))
     export_tflite(quantized, output, labels=pictures.class_names, verify=pictures.val)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from keras_mobilenets.cli.models import Classifier
 from keras_mobilenets.data.images import read_image
 from keras_mobilenets.tasks.classification import Classification
-from keras_mobilenets.tasks.task import Task
+from keras_mobilenets.tasks.task import Task, each
 
 BATCH_SIZE = 64
 
@@ -24,15 +24,15 @@ class Comparison:
 
     Attributes:
         task: which knows what is right.
-        labels: (pictures,) the true classes.
-        scores: by name of the classifier, its answers, (pictures, classes).
+        labels: for each picture what is right.
+        scores: by name of the classifier, its answers, one for each picture.
         kept: indices of the pictures that were kept.
         pictures: these, uint8.
     """
 
     task: Task
-    labels: Any
-    scores: dict[str, Any]
+    labels: Sequence[Any]
+    scores: dict[str, Sequence[Any]]
     kept: np.ndarray
     pictures: np.ndarray
 
@@ -40,18 +40,14 @@ class Comparison:
         """The task's figures of a classifier."""
         return self.task.score(self.scores[name], self.labels)
 
-    def accuracy(self, name: str) -> float:
-        """Share of pictures whose true class is the likeliest."""
-        return float(self.score(name)["accuracy"] or 0)
-
     def agreement(self, one: str, other: str) -> float:
-        """Share of pictures on which two classifiers have the same first choice."""
+        """How much two classifiers answer alike, over all pictures."""
         return float(np.mean(self.task.agreement(self.scores[one], self.scores[other])))
 
 
 def compare(
     classifiers: dict[str, Classifier],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batches: Iterable[tuple[np.ndarray, Any]],
     *,
     keep: Collection[int] = (),
     progress: Callable[[int], None] = lambda done: None,
@@ -64,22 +60,22 @@ def compare(
         keep: indices of pictures to keep, to show them.
         progress: called with the number of pictures done.
     """
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in classifiers}
-    labels: list[np.ndarray] = []
+    scores: dict[str, list[Any]] = {name: [] for name in classifiers}
+    labels: list[Any] = []
     pictures: list[tuple[int, np.ndarray]] = []
     done = 0
     for images, classes in batches:
         images = np.asarray(images)
         for name, classifier in classifiers.items():
-            scores[name].append(classifier.predict(images))
-        labels.append(np.asarray(classes))
+            scores[name].extend(classifier.predict(images))
+        labels.extend(each(classes))
         pictures.extend((done + index, image) for index, image in enumerate(images) if done + index in keep)
         done += len(images)
         progress(done)
     return Comparison(
         _single(next(iter(classifiers.values())).task),
-        np.concatenate(labels),
-        {name: np.concatenate(parts) for name, parts in scores.items()},
+        labels,
+        scores,
         np.array([index for index, _ in pictures], int),
         np.array([image for _, image in pictures], np.uint8),
     )

@@ -27,27 +27,27 @@ from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_kera
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.quantization import calibrate, quantize_model
+from keras_mobilenets.tasks import TASKS
 from keras_mobilenets.tflite import audit
 from keras_mobilenets.training import (
     RECIPES,
     Checkpoint,
     JsonLines,
-    build_classifier,
     distribute,
     fine_tune,
     fit,
-    freeze_normalization,
     job,
+    quantize_aware,
 )
+from keras_mobilenets.training.classifier import build_model
 from keras_mobilenets.training.devices import first_alone, part, process, without_job
+from keras_mobilenets.training.logs import rows_of
 from keras_mobilenets.utils import atomic_path, locked, require
 
 STEPS = 4
 PEERS = ("keras", "tensorflow", "numpy")
 PHASES = ("float", "quantized")
 LOG_FILE = "log.jsonl"
-CALIBRATION_STEPS = 8
 KEPT_PICTURES = 400  # at most; what the report may choose its examples from
 TRAINED = ("float.keras", "qat.keras")
 
@@ -100,6 +100,7 @@ class Job:
             self.writes = process() == 0
             with first_alone():  # may have to be prepared
                 self.data = self._load()
+            self.task = TASKS[settings.task].of(self.data, self.recipe)
             self.teacher = self._teacher()
 
     def run(self) -> None:
@@ -180,13 +181,12 @@ class Job:
         recipe, batch_size = self.recipe, self.data.batch_size
         steps = settings.epochs * self.data.steps_per_epoch
         average = recipe.batch_norm_momentum
-        model = build_classifier(
+        model = build_model(
             settings.model,
-            classes=len(self.data.class_names),
+            self.task,
             image_size=self.data.image_size,
             alpha=settings.alpha,
             weights=settings.weights,
-            dropout=recipe.dropout,
             momentum=average and recipe.momentum(average, batch_size=batch_size, steps=steps),
         )
         options = {"recipe": recipe, "epochs": settings.epochs}
@@ -194,9 +194,9 @@ class Job:
             with progress.counting("features") as count:
                 tell = lambda text: progress.console.print(f"  {text}")  # noqa: E731
                 options |= {"checkpoints": self._checkpoints("float"), "progress": count, "tell": tell}
-                self._fit("float", fine_tune, model, **options)
+                self._train("float", fine_tune, model, **options)
         else:
-            self._fit("float", fit, model, checkpoint=Checkpoint(self._checkpoints("float")), **options)
+            self._train("float", fit, model, checkpoint=Checkpoint(self._checkpoints("float")), **options)
         self._save(model, path)
         return model
 
@@ -206,14 +206,10 @@ class Job:
         progress.step(3, STEPS, "Fine-tuning with 8-bit arithmetic simulated")
         if path.exists():
             return _done(path)
-        with progress.console.status("finding the ranges of all feature maps"):
-            quantized = quantize_model(model)
-            freeze_normalization(quantized)
-            calibrate(quantized, self.data.train_from(0).take(CALIBRATION_STEPS))
-        self._fit(
+        quantized = self._train(
             "quantized",
-            fit,
-            quantized,
+            quantize_aware,
+            model,
             recipe=RECIPES[self.recipe.quantize or self.recipe.name],
             epochs=self.settings.quantize_epochs,
             checkpoint=Checkpoint(self._checkpoints("quantized")),
@@ -235,9 +231,9 @@ class Job:
     def _compare(self, model: keras.Model, quantized: keras.Model, path: Path) -> None:
         """All three on the held-out pictures; leaves the metrics, the curves and the report."""
         classifiers = {
-            "float": keras_classifier(model),
-            "qat": keras_classifier(quantized),
-            "tflite": tflite_classifier(path),
+            "float": keras_classifier(model, task=self.task),
+            "qat": keras_classifier(quantized, task=self.task),
+            "tflite": tflite_classifier(path, task=self.task),
         }
         with progress.counting("pictures") as count:
             total = self.data.val_count
@@ -254,11 +250,12 @@ class Job:
                 "held_out": self.data.val_count,
                 "broken": list(self.data.broken),
             },
+            "headline": self.task.headline,
             "parameters": model.count_params(),
             "models": {
                 name: {
                     "file": file,
-                    "accuracy": found.accuracy(name),
+                    **found.score(name),
                     "size_bytes": (self.folder / file).stat().st_size,
                     "latency_ms": classifiers[name].latency_ms(found.pictures[0]),
                 }
@@ -274,16 +271,19 @@ class Job:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         progress.console.print(_table(metrics), f"Look at {self.folder / report.REPORT_FILE}", sep="\n")
 
-    def _fit(self, name: str, function: Callable[..., Any], model: keras.Model, **options: Any) -> None:
-        """Trains by `fit` or `fine_tune`, and writes down how it went."""
+    def _train(self, name: str, function: Callable[..., Any], model: keras.Model, **options: Any) -> Any:
+        """Trains by `fit`, `fine_tune` or `quantize_aware`, and writes down how it went; gives what that gives."""
         log = JsonLines(self.folder / LOG_FILE, run=name)
         boards = []
         if self.settings.tensorboard and self.writes:
             boards.append(keras.callbacks.TensorBoard(self.folder / "tensorboard" / name, write_graph=False))
-        with progress.epochs(name, self.data.batch_size) as callback:
-            history = function(model, self.data, teacher=self.teacher, callbacks=[callback, log, *boards], **options)
+        with progress.epochs(name, self.data.batch_size, self.task.headline) as callback:
+            options |= {"task": self.task, "teacher": self.teacher, "callbacks": [callback, log, *boards]}
+            done = function(model, self.data, **options)
         if self.writes:
-            write_json(self.folder / f"history-{name}.json", history)
+            history = done.history if isinstance(done, keras.Model) else done
+            write_json(self.folder / f"history-{name}.json", rows_of(history))
+        return done
 
     def _save(self, model: keras.Model, path: Path) -> None:
         # The same layers without the optimizer: a model to use is a third of the size of one to train.
@@ -310,13 +310,13 @@ def _summary(path: Path) -> dict[str, Any]:
 
 def _table(metrics: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "accuracy", "same answer as .tflite", "size", "one picture"):
+    for name in ("", metrics["headline"], "same answer as .tflite", "size", "one picture"):
         table.add_column(name, justify="right" if name else "left")
     for name, one in metrics["models"].items():
         same = metrics["agreement"].get(name)
         table.add_row(
             one["file"],
-            f"{one['accuracy']:.2%}",
+            f"{one[metrics['headline']]:.2%}",
             "" if same is None else f"{same:.2%}",
             f"{one['size_bytes'] / 1e3:,.0f} kB",
             f"{one['latency_ms']:.2f} ms",

@@ -120,29 +120,30 @@ def saved_labels(path: Path) -> list[str] | None:
     return file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
 
 
-def tflite_classifier(file: Path | bytes, labels: list[str] | None = None) -> Classifier:
+def tflite_classifier(file: Path | bytes, labels: list[str] | None = None, task: Task | None = None) -> Classifier:
     """A classifier out of a `.tflite` file, or out of its content."""
     from keras_mobilenets.tflite import TFLiteModel, read_tflite
 
     with quiet():
-        form = form_of(read_tflite(file))
+        form = form_of(read_tflite(file), task)
         model = TFLiteModel(file)
     return Classifier(model.predict, form, model.labels or labels)
 
 
-def keras_classifier(model: Any, labels: list[str] | None = None) -> Classifier:
+def keras_classifier(model: Any, labels: list[str] | None = None, task: Task | None = None) -> Classifier:
     """A classifier out of a Keras model; what its pixels must be scaled to is read off it."""
     from keras_mobilenets.pixels import PixelScale
 
-    form, normalize, run = form_of(model), PixelScale.of(model), _compiled(model)
+    form, normalize, run = form_of(model, task), PixelScale.of(model), _compiled(model)
     return Classifier(lambda pixels: run(normalize(pixels)), form, labels)
 
 
-def form_of(model: Any) -> Form:
+def form_of(model: Any, task: Task | None = None) -> Form:
     """Size, colours and task of a model.
 
     Args:
         model: a Keras model, or a `TFLiteFile`.
+        task: what it is for; by its form if None.
 
     Raises:
         ValueError: it is none that can be asked about pictures; the message says why.
@@ -155,7 +156,7 @@ def form_of(model: Any) -> Form:
         raise ValueError("The model takes images of any size, so that it cannot be told how to crop a picture")
     if channels not in (1, 3):
         raise ValueError(f"A model of RGB or grey pictures is needed; this takes {channels} channels")
-    task = task_of(model)
+    task = task or task_of(model)
     if task is None:
         raise ValueError(
             "A classifier is needed, of one output (batch, classes) that ends in softmax, sigmoid or, of several "

@@ -23,12 +23,14 @@ class EpochProgress(keras.callbacks.Callback):
     Args:
         name: what is trained.
         batch_size: pictures in a step.
+        headline: the task's figure to print.
     """
 
-    def __init__(self, name: str, batch_size: int) -> None:
+    def __init__(self, name: str, batch_size: int, headline: str) -> None:
         super().__init__()
         self.name = name
         self.batch_size = batch_size
+        self.headline = headline
         self.bar = _bar()
 
     def on_train_begin(self, logs=None):
@@ -51,9 +53,10 @@ class EpochProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         width = len(str(self.params["epochs"]))
         seconds = time.perf_counter() - self.began
+        named = {self.headline: logs.get(self.headline), "held out": logs.get(f"val_{self.headline}")}
+        figures = "".join(f"  {name} {value:6.1%}" for name, value in named.items() if value is not None)
         self.bar.console.print(
-            f"  epoch {epoch + 1:>{width}}/{self.params['epochs']}  loss {logs['loss']:.3f}  "
-            f"accuracy {logs['accuracy']:6.1%}  held out {logs['val_accuracy']:6.1%}  {seconds:.1f} s"
+            f"  epoch {epoch + 1:>{width}}/{self.params['epochs']}  loss {logs['loss']:.3f}{figures}  {seconds:.1f} s"
         )
 
     def on_train_end(self, logs=None):
@@ -65,9 +68,9 @@ class EpochProgress(keras.callbacks.Callback):
 
 
 @contextmanager
-def epochs(name: str, batch_size: int) -> Iterator[EpochProgress]:
+def epochs(name: str, batch_size: int, headline: str) -> Iterator[EpochProgress]:
     """An `EpochProgress` that is closed however the training ends."""
-    progress = EpochProgress(name, batch_size)
+    progress = EpochProgress(name, batch_size, headline)
     try:
         yield progress
     finally:

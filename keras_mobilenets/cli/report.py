@@ -21,7 +21,6 @@ EXAMPLES, MISTAKES = 12, 4
 CHOICES = 3
 VISIBLE = 0.005  # smaller probabilities would be printed as 0 %
 TITLES = {"float": "Float", "qat": "8 bits simulated", "tflite": "Integer .tflite"}
-CURVES = {"accuracy": "Accuracy", "loss": "Loss"}
 TRAINING, HELD_OUT, SIMULATED = "#8aa4c8", "#1f4e8c", "#f6ecd2"
 
 
@@ -36,24 +35,25 @@ def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
     Returns:
         Path of the page.
     """
-    history = metrics["history"]
+    history, headline = metrics["history"], metrics["headline"]
+    curves = [name for name in (headline, "loss") if any(f"val_{name}" in one for one in history["float"])]
     page = render(
         REPORT_FILE,
         m=metrics,
         titles=TITLES,
-        curves={title: data_uri(draw_curves(history, [key])) for key, title in CURVES.items()},
+        curves={key: data_uri(draw_curves(history, [key])) for key in curves},
         examples=_examples(metrics["data"]["classes"], found),
         pixelated=min(metrics["data"]["image_size"]) <= EDGE_TO_EDGE,
     )
     with atomic_path(folder / CURVES_FILE) as path:
-        path.write_bytes(draw_curves(history))
+        path.write_bytes(draw_curves(history, curves))
     with atomic_path(folder / REPORT_FILE) as path:
         path.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
     return folder / REPORT_FILE
 
 
-def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] = tuple(CURVES)) -> bytes:
-    """Accuracy and loss over the epochs of float and quantization-aware training, as a PNG file."""
+def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] = ("accuracy", "loss")) -> bytes:
+    """Figures over the epochs of float and quantization-aware training, as a PNG file."""
     require("matplotlib", "all")
     from matplotlib.figure import Figure  # the object alone: `pyplot` would look for a display
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -63,13 +63,14 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
     figure = Figure(figsize=(4.6 * len(keys), 3.4), dpi=160, layout="constrained")
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
         axes.axvspan(len(history["float"]) + 0.5, len(epochs) + 0.5, color=SIMULATED, lw=0, label="quantization-aware")
-        axes.plot(numbers, [one[key] for one in epochs], color=TRAINING, label="training", marker=".")
+        if key in epochs[0]:
+            axes.plot(numbers, [one[key] for one in epochs], color=TRAINING, label="training", marker=".")
         axes.plot(numbers, [one[f"val_{key}"] for one in epochs], color=HELD_OUT, label="held out", marker=".")
-        axes.set(title=CURVES[key], xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.set(title=key[:1].upper() + key[1:], xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if key == "accuracy":
+        if key != "loss":
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         else:
             axes.set_yscale("log")
@@ -83,24 +84,21 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
 
 def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
     """Pictures with what the integer model said: some of its mistakes, if it made any, and others."""
-    scores, labels = found.scores["tflite"][found.kept], found.labels[found.kept]
-    wrong = scores.argmax(-1) != labels
+    task = found.task
+    answers, truth = ([every[index] for index in found.kept] for every in (found.scores["tflite"], found.labels))
+    wrong = task.hits(answers, truth) < 0.5
     mistakes = _spread(np.flatnonzero(wrong), MISTAKES)
     examples = []
     for index in [*_spread(np.flatnonzero(~wrong), EXAMPLES - len(mistakes)), *mistakes]:
-        best = np.argsort(-scores[index], kind="stable")[:CHOICES]
+        said = task.describe(answers[index], classes, CHOICES)
         file = io.BytesIO()
-        Image.fromarray(found.pictures[index]).save(file, "PNG")
+        Image.fromarray(task.show(found.pictures[index], answers[index], truth[index])).save(file, "PNG")
         examples.append(
             {
                 "picture": data_uri(file.getvalue()),
-                "truth": classes[labels[index]],
+                "caption": task.caption(answers[index], truth[index], classes),
                 "wrong": bool(wrong[index]),
-                "choices": [
-                    (classes[label], float(scores[index, label]))
-                    for rank, label in enumerate(best)
-                    if rank == 0 or scores[index, label] >= VISIBLE
-                ],
+                "choices": [one for rank, one in enumerate(said) if rank == 0 or one["score"] >= VISIBLE],
             }
         )
     return examples

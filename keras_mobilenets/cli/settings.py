@@ -20,6 +20,7 @@ class Settings:
     """The arguments of `keras-mobilenets train`, with what was left open decided.
 
     Attributes:
+        task: one of `keras_mobilenets.tasks.TASKS`.
         data: name of a data set, or path of a folder.
         model: name of a builder.
         alpha: width multiplier.
@@ -37,6 +38,7 @@ class Settings:
         devices: how many share the training, or "all"; None leaves it to one.
     """
 
+    task: str
     data: str
     model: str
     alpha: float

@@ -73,7 +73,13 @@ class CompositeLayer(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.depthwise_regularizer = keras.regularizers.get(depthwise_regularizer)
         self.input_spec = keras.layers.InputSpec(ndim=4)
+        self.before_training: Any = None  # see `watch`
         activation_layer(activation, self.name)  # an unknown name fails here, not at the first call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("training") and self.before_training is not None:
+            self.before_training()
+        return super().__call__(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         serialize_activation = callable(self.activation)

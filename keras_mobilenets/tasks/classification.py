@@ -51,6 +51,10 @@ class Classification:
         if self.classes < 1:
             raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
 
+    @classmethod
+    def of(cls, data: Any, recipe: Any) -> Classification:
+        return cls(len(data.class_names), dropout=recipe.dropout)
+
     @property
     def activation(self) -> str:
         """What makes probabilities of logits: "softmax" or "sigmoid"."""
@@ -116,7 +120,11 @@ class Classification:
             shown = np.arange(max(self.classes, 2)) == self._numbers(right)[:, np.newaxis]
             told = shown & (self.hits(answers, truth) > 0)[:, np.newaxis]
         counts = zip(told.sum(0), shown.sum(0), strict=True)
-        return {label: {"right": int(r), "pictures": int(p)} for label, (r, p) in enumerate(counts) if p}
+        return {
+            label: {"right": int(r), "pictures": int(p), "accuracy": float(r / p)}
+            for label, (r, p) in enumerate(counts)
+            if p
+        }
 
     def agreement(self, one: Sequence[Any], other: Sequence[Any]) -> np.ndarray:
         """Whether both have the same highest score; of several labels, the share on which they say the same."""

@@ -43,6 +43,10 @@ class Task(Protocol):
     outputs: tuple[str, ...]
     headline: str
 
+    @classmethod
+    def of(cls, data: Any, recipe: Any) -> Task:
+        """The task for some data (its `class_names` and `image_size`), trained by a recipe."""
+
     def head(self, maps: Any) -> Any:
         """The outputs on a builder's feature maps (by name, the last one is the smallest) or on one map."""
 

@@ -6,6 +6,7 @@ from .devices import job as job
 from .distillation import distiller as distiller
 from .fitting import fit as fit
 from .logs import JsonLines as JsonLines
+from .quantizing import quantize_aware as quantize_aware
 from .recipes import RECIPES as RECIPES
 from .recipes import Recipe as Recipe
 from .recipes import recipe as recipe

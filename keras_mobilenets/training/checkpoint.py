@@ -44,7 +44,8 @@ class Checkpoint(keras.callbacks.Callback):
         folder: where the checkpoints are, one sub-folder per training run.
         keep: how many of the newest are kept, and the best besides.
         every: steps between two of them in an epoch, beside those after its last step and after its evaluation.
-        monitor: the best epoch is the one with the highest of this; lowest, if it is a loss.
+        monitor: the best epoch is the one with the highest of this; lowest, if it is a loss. None for what `fit` knows
+            to be the task's headline, as "val_accuracy".
 
     Raises:
         ValueError: `keep` or `every` is not positive.
@@ -55,7 +56,7 @@ class Checkpoint(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, keep: int = 2, every: int = 1000, monitor: str = "val_accuracy"
+        self, folder: str | os.PathLike[str], *, keep: int = 2, every: int = 1000, monitor: str | None = None
     ) -> None:
         super().__init__()
         for name, value in (("keep", keep), ("every", every)):
@@ -127,10 +128,6 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
         if self._resumed is not None:
-            if keras.backend.backend() == "tensorflow":
-                # There, Keras makes the metrics with the first batch. What is counted here is overwritten.
-                scores = keras.ops.zeros((1, *trained_part(self.model).output_shape[1:]))
-                self.model.compute_metrics(None, keras.ops.zeros((1,)), scores)
             _assign(_metrics(self.model), self._resumed, self.folder)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -192,15 +189,16 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _mark_best(self) -> str | None:
         """Notes the best epoch's file, and gives its name."""
-        scores = [logs[self.monitor] for logs in self.history if self.monitor in logs]
+        name = str(self.monitor)
+        scores = [logs[name] for logs in self.history if name in logs]
         if not scores or len(scores) < len(self.history):
             return None
-        best = min(scores) if self.monitor.endswith("loss") else max(scores)
+        best = min(scores) if name.endswith("loss") else max(scores)
         epoch = scores.index(best) + 1
         file = f"{epoch:05}-{0:08}.npz"
         if epoch == self.epoch and not self.step:
             with atomic_path(self.folder / BEST_FILE) as temporary:
-                temporary.write_text(json.dumps({"file": file, "epoch": epoch, self.monitor: best}) + "\n")
+                temporary.write_text(json.dumps({"file": file, "epoch": epoch, name: best}) + "\n")
         return file
 
     def _ask(self, signum: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""A MobileNet with a head for one's own classes, which takes pixels as they are."""
+"""A MobileNet with a head for one's own task, which takes pixels as they are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import keras
 from keras_mobilenets import applications
 from keras_mobilenets.applications.variants import FAMILIES, check_builder
 from keras_mobilenets.layers import inline
+from keras_mobilenets.tasks import Classification, Task
 
-HEAD = ("dropout", "predictions")
 # The published .999 averages over thousands of steps: a run of a few hundred would be evaluated with statistics that
 # are half of the initial ones.
 SHORT_RUN_MOMENTUM = 0.9
@@ -59,9 +59,33 @@ def build_classifier(
     >>> build_classifier("MobileNetV2", classes=5, image_size=32, alpha=0.35).output_shape
     (None, 5)
     """
-    scales_pixels = FAMILIES[check_builder(builder)].scales_pixels
     if classes < 2:
         raise ValueError(f"`classes` must be at least 2. Received: classes={classes}")
+    model = build_model(
+        builder,
+        Classification(classes, dropout=dropout),
+        image_size=image_size,
+        alpha=alpha,
+        weights=weights,
+        momentum=momentum,
+        stem_stride=stem_stride,
+    )
+    model.name = f"{builder.lower()}_classifier"
+    return model
+
+
+def build_model(
+    builder: str,
+    task: Task,
+    *,
+    image_size: int | tuple[int, int],
+    alpha: float = 1.0,
+    weights: str | os.PathLike[str] | None = None,
+    momentum: float | None = None,
+    stem_stride: int | None = None,
+) -> keras.Model:
+    """Builds a MobileNet for a task: its trunk with the task's head. Arguments as of `build_classifier`."""
+    scales_pixels = FAMILIES[check_builder(builder)].scales_pixels
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if stem_stride is None:
         stem_stride = 4 if weights is not None else _stem_stride(min(height, width))
@@ -71,9 +95,7 @@ def build_classifier(
         momentum = SHORT_RUN_MOMENTUM
     options = {} if momentum is None else {"momentum": momentum}
     base = _base(builder, scaled, weights, alpha=alpha, stem_stride=stem_stride, **options)
-    outputs = keras.layers.Dropout(dropout, name=HEAD[0])(base.output)
-    outputs = keras.layers.Dense(classes, activation="softmax", name=HEAD[1])(outputs)
-    return keras.Model(inputs, outputs, name=f"{builder.lower()}_classifier")
+    return keras.Model(inputs, task.head(base.output), name=f"{builder.lower()}_{task.name}")
 
 
 def _stem_stride(size: int) -> int:

@@ -57,26 +57,33 @@ def compile_model(
     student = trained_part(model)
     if recipe.l2:
         optimizer.exclude_from_weight_decay(var_list=_without_decay(student))
-    distilled = student is not model  # its outputs are logits, whatever the task's are
-    losses = task_to_train(student, None if distilled else task).losses(recipe)
-    if distilled and isinstance(model.distillation_losses[0], keras.distillation.FeatureDistillation):
-        losses.pop("metrics")  # of embeddings there is no right class
+    losses = task_to_train(model, task).losses(recipe)
+    if matches_features(model):
+        losses.pop("metrics", None)  # there is no right answer to them
     # TensorFlow's XLA trains depthwise convolutions about ten times slower on a CPU; JAX is nothing without it.
     model.compile(optimizer, jit_compile=keras.backend.backend() == "jax", **losses)
 
 
 def task_to_train(model: keras.Model, task: Task | None) -> Task:
-    """The given task, or that which the model's form says.
+    """The given task, or that which the model's form says: of a distiller's student, which gives logits, its form.
 
     Raises:
         ValueError: neither says what the model is for.
     """
-    found = task or task_of(model)
+    student = trained_part(model)
+    found = task if task is not None and student is model else task_of(student)
     if found is None:
         raise ValueError(
-            f"What {model.name!r} is for cannot be told by its outputs: pass `task`, as Classification(...)"
+            f"The outputs of {model.name!r} do not say what it is for: pass `task`, see keras_mobilenets.tasks"
         )
     return found
+
+
+def matches_features(model: keras.Model) -> bool:
+    """Whether a model learns a teacher's features, and no labels."""
+    return isinstance(model, keras.distillation.Distiller) and isinstance(
+        model.distillation_losses[0], keras.distillation.FeatureDistillation
+    )
 
 
 def trained_part(model: keras.Model) -> keras.Model:

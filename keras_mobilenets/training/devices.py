@@ -5,9 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -21,6 +19,7 @@ from keras_mobilenets.layers import inline
 from keras_mobilenets.layers.replicas import processes
 
 PORT = 12345  # of process 0, where only its host is told
+MARKS = ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "COORDINATOR_ADDRESS", "SLURM_STEP_NODELIST")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +27,12 @@ class Job:
     """A process among those of a job.
 
     Attributes:
-        address: host:port of process 0.
+        address: host:port of process 0; None where JAX finds it.
         processes: how many there are.
         process: the number of this one, from 0.
     """
 
-    address: str
+    address: str | None
     processes: int
     process: int
 
@@ -41,9 +40,9 @@ class Job:
 def job(environment: Mapping[str, str] = os.environ) -> Job | None:
     """Reads off the environment which job this process is part of; None for a process alone.
 
-    Understood are the variables of Keras (`KERAS_DISTRIBUTION_*`), `TF_CONFIG`, those of Kubernetes jobs as
-    Kubeflow's JAXJob sets them (`COORDINATOR_ADDRESS`, `COORDINATOR_PORT`, `NUM_PROCESSES`, `PROCESS_ID`; an indexed
-    job's own `JOB_COMPLETION_INDEX` stands for the last) and those that Slurm's `srun` sets.
+    Understood are the variables of Keras (`KERAS_DISTRIBUTION_*`), those of Kubernetes jobs as Kubeflow's JAXJob sets
+    them (`COORDINATOR_ADDRESS`, `COORDINATOR_PORT`, `NUM_PROCESSES`, `PROCESS_ID`; an indexed job's own
+    `JOB_COMPLETION_INDEX` stands for the last), and that Slurm's `srun` has started it, whose address JAX finds itself.
 
     Args:
         environment: names and values.
@@ -56,61 +55,33 @@ def job(environment: Mapping[str, str] = os.environ) -> Job | None:
     >>> job({"COORDINATOR_ADDRESS": "trainer-0", "NUM_PROCESSES": "4", "JOB_COMPLETION_INDEX": "2"})
     Job(address='trainer-0:12345', processes=4, process=2)
     """
-    for read in (_keras, _tf_config, _kubernetes, _slurm):
-        try:
-            found = read(environment)
-        except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise ValueError(f"The environment describes a job, but not completely: {error!r}") from error
-        if found is not None:
-            if not 0 <= found.process < found.processes:
-                raise ValueError(f"Process {found.process} cannot be one of {found.processes}")
-            return found if found.processes > 1 else None
-    return None
+    try:
+        found = _read(environment)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"The environment describes a job, but not completely: {error!r}") from error
+    if found is not None and not 0 <= found.process < found.processes:
+        raise ValueError(f"Process {found.process} cannot be one of {found.processes}")
+    return found if found is not None and found.processes > 1 else None
 
 
-def _keras(environment: Mapping[str, str]) -> Job | None:
-    name = "KERAS_DISTRIBUTION_"
-    if f"{name}JOB_ADDRESSES" not in environment:
+def _read(environment: Mapping[str, str]) -> Job | None:
+    keras_address, address, slurm = (environment.get(mark) for mark in MARKS)
+    if keras_address is not None:
+        count, number = (f"KERAS_DISTRIBUTION_{name}" for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        address = keras_address.split(",")[0]
+    elif address is not None:
+        count, number = "NUM_PROCESSES", "PROCESS_ID" if environment.get("PROCESS_ID") else "JOB_COMPLETION_INDEX"
+        address = address if ":" in address else f"{address}:{environment.get('COORDINATOR_PORT', PORT)}"
+    elif slurm is not None:
+        count, number = "SLURM_NTASKS", "SLURM_PROCID"
+    else:
         return None
-    address = environment[f"{name}JOB_ADDRESSES"].split(",")[0]
-    return Job(address, int(environment[f"{name}NUM_PROCESSES"]), int(environment[f"{name}PROCESS_ID"]))
-
-
-def _tf_config(environment: Mapping[str, str]) -> Job | None:
-    if "TF_CONFIG" not in environment:
-        return None
-    config = json.loads(environment["TF_CONFIG"])
-    cluster, task = config.get("cluster", {}), config.get("task", {})
-    hosts = [*cluster.get("chief", []), *cluster.get("worker", [])]
-    if not hosts:
-        return None
-    before = len(cluster.get("chief", [])) * ["chief", "worker"].index(task["type"])
-    return Job(hosts[0], len(hosts), before + int(task["index"]))
-
-
-def _kubernetes(environment: Mapping[str, str]) -> Job | None:
-    if "COORDINATOR_ADDRESS" not in environment:
-        return None
-    address = environment["COORDINATOR_ADDRESS"]
-    if ":" not in address:
-        address = f"{address}:{environment.get('COORDINATOR_PORT', PORT)}"
-    process = environment.get("PROCESS_ID") or environment["JOB_COMPLETION_INDEX"]
-    return Job(address, int(environment["NUM_PROCESSES"]), int(process))
-
-
-def _slurm(environment: Mapping[str, str]) -> Job | None:
-    if "SLURM_STEP_NODELIST" not in environment:  # a batch script itself is not started by srun
-        return None
-    nodes = re.sub(r"\[(\w+)[^]]*\]", r"\1", environment["SLURM_STEP_NODELIST"])
-    first = nodes.split(",")[0]  # "node[03-08,11],login" begins with node03
-    port = PORT + int(environment["SLURM_JOB_ID"]) % 4096  # jobs may share a node
-    return Job(f"{first}:{port}", int(environment["SLURM_NTASKS"]), int(environment["SLURM_PROCID"]))
+    return Job(address, int(environment[count]), int(environment[number]))
 
 
 def without_job(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a process alone."""
-    marks = ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "TF_CONFIG", "COORDINATOR_ADDRESS", "SLURM_STEP_NODELIST")
-    return {name: value for name, value in environment.items() if name not in marks}
+    return {name: value for name, value in environment.items() if name not in MARKS}
 
 
 @contextlib.contextmanager

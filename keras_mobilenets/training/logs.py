@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -59,6 +60,22 @@ class JsonLines(keras.callbacks.Callback):
         line["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def rows_of(history: keras.callbacks.History) -> list[dict[str, float]]:
+    """What Keras notes by metric, epoch by epoch."""
+    by_name = history.history
+    return [dict(zip(by_name, map(float, values), strict=True)) for values in zip(*by_name.values(), strict=True)]
+
+
+def history_of(model: keras.Model, rows: Sequence[dict[str, float]]) -> keras.callbacks.History:
+    """Keras' record of a training, of what was noted epoch by epoch; `model.history` as after Keras' `fit`."""
+    history = keras.callbacks.History()
+    history.set_model(model)
+    history.epoch = list(range(len(rows)))
+    history.history = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    model.history = history
+    return history
 
 
 def _key(line: dict[str, Any]) -> tuple[Any, ...]:

@@ -11,8 +11,10 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import inline
+from keras_mobilenets.tasks import Task
 from keras_mobilenets.training.checkpoint import Checkpoint
 from keras_mobilenets.training.fitting import TrainingData, fit
+from keras_mobilenets.training.logs import history_of, rows_of
 from keras_mobilenets.training.recipes import Recipe
 from keras_mobilenets.training.recipes import recipe as named
 
@@ -21,6 +23,7 @@ def fine_tune(
     model: keras.Model,
     data: TrainingData,
     *,
+    task: Task | None = None,
     recipe: Recipe | str = "finetune",
     epochs: int | None = None,
     learning_rate: float | None = None,
@@ -29,7 +32,7 @@ def fine_tune(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
     tell: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, float]]:
+) -> keras.callbacks.History:
     """Trains a classifier that has pretrained weights: its head, and then its stages from the end on.
 
     The head is trained on the features of the frozen network (`fit_head`), then the recipe's stages, each at its rate
@@ -38,6 +41,7 @@ def fine_tune(
     Args:
         model: from `build_classifier` with weights.
         data: what to train on and to validate with.
+        task: what the model is for; by its form if None.
         recipe: "finetune" or one's own; one without stages trains the whole network after the head.
         epochs: of all stages together; the recipe's if None.
         learning_rate: the highest one, in place of the recipe's.
@@ -64,25 +68,18 @@ def fine_tune(
     saved = [Checkpoint(os.path.join(checkpoints, f"stage-{index}")) if checkpoints else None for index in range(9)]
     if saved[0] is None or saved[0].position() == (0, 0):  # else everything that follows is restored anyway
         tell("the classifier alone, on the features of the network as it was given")
-        tell(f"held out {fit_head(model, data, progress=progress)[-1]['val_accuracy']:6.1%}")
-    history: list[dict[str, float]] = []
+        tell(f"held out {fit_head(model, data, progress=progress).history['val_accuracy'][-1]:6.1%}")
+    rows: list[dict[str, float]] = []
     ends = [round(epochs * share) for share in itertools.accumulate(share for _, share, _ in recipe.stages)]
     plan = [*zip(recipe.stages, ends, strict=True)] or [((None, 1.0, 1.0), epochs)]
     for ((stages, _, factor), end), checkpoint in zip(plan, saved, strict=False):
-        if end > len(history):
+        if end > len(rows):
             unfreeze(model, stages)
             tell("the whole network" if stages is None else f"its last {stages} stages")
-            history += fit(
-                model,
-                data,
-                recipe=recipe,
-                epochs=end - len(history),
-                learning_rate=rate * factor,
-                teacher=teacher,
-                checkpoint=checkpoint,
-                callbacks=callbacks,
-            )
-    return history
+            rate_now = rate * factor
+            options = {"task": task, "teacher": teacher, "checkpoint": checkpoint, "callbacks": callbacks}
+            rows += rows_of(fit(model, data, recipe=recipe, epochs=end - len(rows), learning_rate=rate_now, **options))
+    return history_of(model, rows)
 
 
 def fit_head(
@@ -94,7 +91,7 @@ def fit_head(
     learning_rate: float = 1e-3,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, float]]:
+) -> keras.callbacks.History:
     """Trains the last layer alone, on features that the network before it computes once.
 
     The first half of transfer learning: with a network that is not trained, an epoch costs milliseconds. A few
