@@ -98,7 +98,7 @@ def small():
 
 def trained(data, **options):
     model = small()
-    history = fit(model, data, epochs=2, **options)
+    history = fit(model, data, epochs=2, **options).history
     return [keras.ops.convert_to_numpy(one) for one in model.weights], history
 
 
@@ -107,7 +107,7 @@ def test_fit_takes_grain_is_interrupted_and_goes_on(tmp_path):
     data = load_grain(write_colours(tmp_path, 9), image_size=16, batch_size=4)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     whole, history = trained(data)
-    assert [set(logs) for logs in history] == [{"loss", "accuracy", "val_loss", "val_accuracy"}] * 2
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     with pytest.raises(KeyboardInterrupt):
         trained(data, checkpoint=Checkpoint(tmp_path / "checkpoints"), callbacks=[Interrupt(1, 1)])
     resumed, again = trained(data, checkpoint=Checkpoint(tmp_path / "checkpoints"))
@@ -133,14 +133,14 @@ def test_an_interrupted_run_goes_on(tmp_path):
 
     data = load(write_colours(tmp_path, 30), image_size=16, batch_size=4)
     whole, killed = model(), model()
-    history = fit(whole, data, recipe=RECIPE, epochs=3)
+    history = fit(whole, data, recipe=RECIPE, epochs=3).history
     for position in ((0, 4), (1, 0), (2, 7)):
         checkpoint = Checkpoint(tmp_path / "checkpoints")
         with pytest.raises(KeyboardInterrupt):
             fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=checkpoint, callbacks=[Interrupt(*position)])
         killed = model()
         assert checkpoint.position() == (position[0], position[1] + 1)
-    assert fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=Checkpoint(tmp_path / "checkpoints")) == history
+    assert fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=Checkpoint(tmp_path / "checkpoints")).history == history
     assert all(np.array_equal(one, other) for one, other in zip(whole.weights, killed.weights, strict=True))
 
 
