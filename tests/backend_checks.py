@@ -140,7 +140,9 @@ def test_an_interrupted_run_goes_on(tmp_path):
             fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=checkpoint, callbacks=[Interrupt(*position)])
         killed = model()
         assert checkpoint.position() == (position[0], position[1] + 1)
-    assert fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=Checkpoint(tmp_path / "checkpoints")).history == history
+    assert (
+        fit(killed, data, recipe=RECIPE, epochs=3, checkpoint=Checkpoint(tmp_path / "checkpoints")).history == history
+    )
     assert all(np.array_equal(one, other) for one, other in zip(whole.weights, killed.weights, strict=True))
 
 

@@ -226,7 +226,7 @@ AT_ONCE = {
     "export of a file": (("export", "model.h5"), 2, "must end in .keras"),
     "export to what": (("export", "MobileNet", "m.h5"), 2, "must end in .tflite or .onnx, or be a folder"),
     "no pictures": (("export", "MobileNet", "--calibration", "empty"), 2, "There is no picture in empty"),
-    "no calibration": (("export", "MobileNet", "--precision", "int8"), 2, "needs --calibration"),
+    "no calibration": (("export", "MobileNet", "--quantize", "int8"), 2, "needs --calibration"),
     "of a builder": (("export", "model.keras", "--alpha", "1"), 2, "is for a builder's model"),
     "of MobileNetV3": (("export", "MobileNet", "--minimalistic"), 2, "is for MobileNetV3, not MobileNet"),
     "profile of MobileNetV3": (("profile", "MobileNet", "--minimalistic"), 2, "is for MobileNetV3, not MobileNet"),

@@ -94,7 +94,7 @@ def test_imagenet_weights_bring_their_class_names(pictures, tmp_path, somewhere,
 
     monkeypatch.setattr(pretrained, "_fetch", fetch)
     given = ("MobileNetV2", "m.tflite", "--alpha", 0.35, "--image-size", 96, "--weights", "imagenet")
-    result = call(*given, "--precision", "float32")
+    result = call(*given, "--quantize", "float32")
     assert result.exit_code == 0 and "no class names in the file" in result.output.replace("\n", " ")
     assert TFLiteModel("m.tflite").labels is None
 
@@ -114,7 +114,7 @@ def test_options_reach_the_file(saved, pictures, tmp_path, somewhere):
     file, found = TFLiteModel("m.tflite"), audit("m.tflite")
     assert (file.input_dtype, file.labels) == ("int8", list("abcde"))
     assert found.lacking["tflite-micro"] == () and found.input == "int8 ? x 32 x 32 x 3"
-    assert call(saved, "--precision", "float16").exit_code == 0
+    assert call(saved, "--quantize", "float16").exit_code == 0
     assert "float16" in {one.dtype for one in _tensors(saved.with_suffix(".tflite"))}
 
 

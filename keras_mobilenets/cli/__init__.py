@@ -16,7 +16,7 @@ import typer.core
 
 from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command, quiet
-from keras_mobilenets.cli.request import InputDtype, Precision, Request, Target, check_builder
+from keras_mobilenets.cli.request import InputDtype, Quantize, Request, Target, check_builder
 from keras_mobilenets.utils import require, user_path
 
 
@@ -205,14 +205,14 @@ def export(
             metavar="FOLDER", help="Pictures, in any layout: from 256 of them a float model gets its integer ranges."
         ),
     ] = None,
-    precision: Annotated[
-        Precision,
+    quantize: Annotated[
+        Quantize,
         typer.Option(
             metavar="KIND",
             help="int8, int16x8, float16, dynamic (8-bit kernels, computes in float) or float32; auto is int8 for a "
             "quantized model and with --calibration, else float32.",
         ),
-    ] = Precision.auto,
+    ] = Quantize.auto,
     target: Annotated[
         Target | None,
         typer.Option(

@@ -72,7 +72,7 @@ def export(request: Request) -> None:
         write: Callable[..., Any] = export_onnx if request.output.suffix == ".onnx" else export_saved_model
         write(model, request.output, input_shape=shape, verify=verify)
         return
-    quantize = None if request.precision == "float32" else request.precision
+    quantize = None if request.quantize == "float32" else request.quantize
     if quantize == "auto" and request.calibration and not is_quantized(model):
         quantize = "int8"
     export_tflite(

@@ -13,11 +13,11 @@ import typer
 from keras_mobilenets.applications.variants import FAMILIES
 from keras_mobilenets.cli.checks import MODEL_SUFFIXES
 
-TFLITE_ONLY = ("calibration", "precision", "target", "input_dtype", "labels", "dynamic_batch", "strict")
+TFLITE_ONLY = ("calibration", "quantize", "target", "input_dtype", "labels", "dynamic_batch", "strict")
 BUILDER_ONLY = ("weights", "alpha", "minimalistic")
 
 
-class Precision(str, Enum):
+class Quantize(str, Enum):
     """In what the file computes; `quantize` of `export_tflite`."""
 
     auto = "auto"
@@ -57,7 +57,7 @@ class Request:
         image_size: side of the input; None for a file that knows it.
         minimalistic: of MobileNetV3.
         calibration, verify: pictures, or none.
-        precision, labels: as the command has them.
+        quantize, labels: as the command has them.
         options: of `export_tflite`, by name.
     """
 
@@ -69,7 +69,7 @@ class Request:
     minimalistic: bool
     calibration: Sequence[Path]
     verify: Sequence[Path]
-    precision: str
+    quantize: str
     labels: Path | None
     options: dict[str, Any]
 
@@ -85,9 +85,9 @@ class Request:
         from_file = model.endswith(".keras")
         if output is not None and output.suffix != ".tflite":
             _refuse(typed, TFLITE_ONLY, f"a .tflite file, not {output.name}")
-        integer = given["precision"] in (Precision.int8, Precision.int16x8)
+        integer = given["quantize"] in (Quantize.int8, Quantize.int16x8)
         if integer and not from_file and given["calibration"] is None:
-            raise typer.BadParameter("needs --calibration, pictures to take its ranges from", param_hint="--precision")
+            raise typer.BadParameter("needs --calibration, pictures to take its ranges from", param_hint="--quantize")
         alpha, size = given["alpha"] or 1.0, given["image_size"]
         return cls(
             model=model,
@@ -98,7 +98,7 @@ class Request:
             minimalistic=given["minimalistic"],
             calibration=_pictures("--calibration", given["calibration"]),
             verify=_pictures("--verify", given["verify"]),
-            precision=given["precision"].value,
+            quantize=given["quantize"].value,
             labels=given["labels"],
             options={
                 "target": given["target"] and given["target"].value,
@@ -146,7 +146,7 @@ def _default_output(model: str, alpha: float, size: int, given: dict[str, Any]) 
     if model.endswith(".keras"):
         return Path(model).with_suffix(".tflite")
     kind = "_minimalistic" if given["minimalistic"] else ""
-    precision = given["precision"].value
-    if precision == "auto":
-        precision = "float32" if given["calibration"] is None else "int8"
-    return Path(f"{model}{kind}_{alpha}_{size}_{precision}.tflite")
+    quantize = given["quantize"].value
+    if quantize == "auto":
+        quantize = "float32" if given["calibration"] is None else "int8"
+    return Path(f"{model}{kind}_{alpha}_{size}_{quantize}.tflite")
