@@ -15,8 +15,8 @@ def watch(model: keras.Model) -> None:
     """Lets the first block of a model look, when it is called in training, whether the model was frozen by halves.
 
     Two loops that people bring along mean something else here. `if isinstance(layer, BatchNormalization)` over
-    `model.layers` does not meet the normalizations inside of blocks, whose statistics go on moving; `model.layers[:100]`
-    is all of the model.
+    `model.layers` does not meet the normalizations inside of blocks, whose statistics go on moving; and
+    `model.layers[:100]` is all of the model.
 
     Args:
         model: a functional model of composites; it is not kept alive.
@@ -42,15 +42,16 @@ def _check(model: keras.Model | None, told: set[str]) -> None:
         normalizations = (layer for layer in inline(model).layers if isinstance(layer, keras.layers.BatchNormalization))
         if inside := sum(layer.trainable for layer in normalizations):
             warnings.warn(
-                f"{len(norms)} batch normalizations of {model.name} are frozen, and the {inside} inside of its blocks are "
-                "not: a block is one layer. To freeze all, call keras_mobilenets.training.freeze_normalization(model).",
+                f"{len(norms)} batch normalizations of {model.name} are frozen, and the {inside} inside of its blocks "
+                "are not: a block is one layer. To freeze all: keras_mobilenets.training.freeze_normalization(model).",
                 stacklevel=2,
             )
     if one_by_one and "all" not in told:
         told.add("all")
         warnings.warn(
-            f"All layers of {model.name} were frozen one by one. It has {len(model.layers)}, as a block is one, so that "
-            "`layers[:100]` is more than in keras.applications: keras_mobilenets.training.unfreeze(model, stages) trains "
-            "the last stages. If nothing of it shall be trained, say so by `model.trainable = False`.",
+            f"All layers of {model.name} were frozen one by one. It has {len(model.layers)}, as a block is one, so "
+            "that `layers[:100]` is more than in keras.applications: "
+            "keras_mobilenets.training.unfreeze(model, stages) trains the last stages. If nothing of it shall be "
+            "trained, say so by `model.trainable = False`.",
             stacklevel=2,
         )
