@@ -61,6 +61,10 @@ class Detection:
         if self.classes < 1:
             raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
 
+    @classmethod
+    def of(cls, data: Any, recipe: Any) -> Detection:
+        return cls(len(data.class_names), image_size=data.image_size)
+
     @property
     def targets(self) -> Mapping[str, Spec]:
         return {"boxes": Spec((None, 4), "float32"), "labels": Spec((None,), "int32")}

@@ -9,7 +9,7 @@ from keras_mobilenets.tasks.detection import Detection
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
 
-TASKS: dict[str, type[Any]] = {task.name: task for task in (Classification, Detection)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection)}
 """What `--task` takes."""
 
 PASSED_OVER = ("FakeQuant", "InputQuant", "Dropout", "Flatten", "Reshape", "Identity")  # the same scores, moved
