@@ -7,11 +7,12 @@ import math
 import keras
 import numpy as np
 
-from keras_mobilenets.diagnosis.simulation import Grid, Simulation, Site, as_array
+from keras_mobilenets.diagnosis.simulation import Grid, Simulation, as_array, has_kernel
 from keras_mobilenets.graph import Node
 from keras_mobilenets.layers import HardSwish
 from keras_mobilenets.quantization import FakeQuant, is_quantized, quantize_model
 from keras_mobilenets.quantization.layers import QuantKernel
+from keras_mobilenets.quantization.operations import Operation
 from keras_mobilenets.tflite.edit.slim import pack
 from keras_mobilenets.tflite.file import Operator, Tensor, read_tflite, unpack
 from keras_mobilenets.tflite.runner import TFLiteModel, make_interpreter
@@ -61,7 +62,7 @@ class FileSimulation(Simulation):
         operations = {operator.name for operator in self.file.operators}
         target = "npu" if "HARD_SWISH" in operations else "xnnpack"
         super().__init__(model if is_quantized(model) else quantize_model(model, target=target))
-        self.tensors: dict[Site, Tensor] = {}
+        self.tensors: dict[Operation, Tensor] = {}
         given, self.kernels = self.kernels, {}
         self._match_kernels([node for node in given if isinstance(node.layer, QuantKernel)])
         self._match_others()
@@ -75,17 +76,17 @@ class FileSimulation(Simulation):
             if site.end in self.grids and len(tensor.scales) == 1:
                 self.grids[site.end] = _grid(tensor, self.factors[site])
 
-    def measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Site, np.ndarray]]:
+    def measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Operation, np.ndarray]]:
         """What the runtime computes: the file's outputs, and the value of each operation."""
         outputs, inner = self._measure(images)
         return outputs, {site: values / self.factors[site] for site, values in inner.items()}
 
-    def _measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Site, np.ndarray]]:
+    def _measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Operation, np.ndarray]]:
         values = keras.tree.flatten(self._engine.predict(np.asarray(images)))
         outputs = values[: len(self.file.outputs)]
         return outputs, dict(zip(self.tensors, values[len(outputs) :], strict=True))
 
-    def _find_factors(self, images: np.ndarray) -> dict[Site, float]:
+    def _find_factors(self, images: np.ndarray) -> dict[Operation, float]:
         found = self._measure(images)[1]
         ends = {site.end: site for site in found}
         factors = {}
@@ -145,8 +146,8 @@ class FileSimulation(Simulation):
         binary = operator.name in ("ADD", "SUB", "MUL", *KERNEL_OPERATIONS)
         return binary and any(operand is not None and operand.is_constant for operand in operands)
 
-    def _operations(self, site: Site) -> tuple[str, ...]:
-        if site.kernel is not None:
+    def _operations(self, site: Operation) -> tuple[str, ...]:
+        if site.kernel is not None and has_kernel(site.kernel):
             return tuple(KERNEL_OPERATIONS)
         layers = [self.floats.get(node.name) for node in site.nodes]
         return next((names for layer in layers for kind, names in _OPERATIONS if isinstance(layer, kind)), ())

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.diagnosis.simulation import Grid, Noise, Simulation, Site, Values, as_array
+from keras_mobilenets.diagnosis.simulation import Grid, Noise, Simulation, Values, as_array
 from keras_mobilenets.graph import Node
+from keras_mobilenets.quantization.operations import Operation
 
 Batch = tuple[Any, np.ndarray | None]
 """Images, and the numbers of their classes if they are known."""
@@ -86,7 +87,7 @@ class Findings:
         outputs: those of the float weights, batch by batch.
     """
 
-    tallies: dict[Site, Tally]
+    tallies: dict[Operation, Tally]
     exact: Outcome = field(default_factory=Outcome)
     quantized: Outcome = field(default_factory=Outcome)
     outputs: list[list[np.ndarray]] = field(default_factory=list)
@@ -105,7 +106,7 @@ def examine(simulation: Simulation, batches: list[Batch], progress: Callable[[in
     done, total = 0, len(batches) * len(ends)
     for images, _ in batches:
         outputs, inner = simulation.measure(images)
-        changed: dict[Site, list[np.ndarray]] = {}
+        changed: dict[Operation, list[np.ndarray]] = {}
         values = simulation.inputs(images)
         for node, live in simulation.walk(values):
             site = ends.get(node)
@@ -134,7 +135,7 @@ def attempt(simulation: Simulation, batches: list[Batch], found: Findings, on: C
     return outcome
 
 
-def _alone(simulation: Simulation, site: Site, live: Values) -> Any:
+def _alone(simulation: Simulation, site: Operation, live: Values) -> Any:
     """The value of an operation that is quantized, computed from values that are not."""
     on, values = simulation.switches(site.nodes), ChainMap({}, live)
     for node in site.nodes:

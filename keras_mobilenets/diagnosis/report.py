@@ -17,11 +17,12 @@ from rich.table import Table
 
 from keras_mobilenets.diagnosis.matching import FileSimulation
 from keras_mobilenets.diagnosis.one_by_one import Batch, Findings, Outcome, Tally, examine
-from keras_mobilenets.diagnosis.simulation import Simulation, Site, as_array
+from keras_mobilenets.diagnosis.simulation import Simulation, as_array
 from keras_mobilenets.diagnosis.verdict import Judge, Verdict
 from keras_mobilenets.export.samples import labelled_batches
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization import FakeQuant, InputQuant, is_quantized, strip_quantization
+from keras_mobilenets.quantization.operations import Operation
 from keras_mobilenets.tflite.file import read_bytes
 from keras_mobilenets.utils import atomic_path, user_path
 
@@ -264,7 +265,7 @@ def _layers(simulation: Simulation, found: Findings, judge: Judge) -> tuple[Laye
     return tuple(_layer(simulation, site, found.tallies[site], judge, ranks[site]) for site in simulation.sites)
 
 
-def _layer(simulation: Simulation, site: Site, tally: Tally, judge: Judge, rank: int) -> LayerReport:
+def _layer(simulation: Simulation, site: Operation, tally: Tally, judge: Judge, rank: int) -> LayerReport:
     grid = simulation.grids.get(site.end)
     widths = tally.high - tally.low
     median = float(np.median(widths))
@@ -290,7 +291,7 @@ def _layer(simulation: Simulation, site: Site, tally: Tally, judge: Judge, rank:
     )
 
 
-def _kernel(simulation: Simulation, site: Site) -> dict[str, Any]:
+def _kernel(simulation: Simulation, site: Operation) -> dict[str, Any]:
     """The noise of a kernel, as a whole and of the channel that has most."""
     noise, channels = simulation.kernel_noise(site)
     known = [(ratio, channel) for channel, ratio in enumerate(channels) if ratio is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +14,12 @@ from keras import ops
 from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization import FakeQuant, InputQuant, QuantWeights, fake_quant, strip_quantization
-from keras_mobilenets.quantization.fold import is_kernel, is_norm
 from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
-from keras_mobilenets.quantization.roles import Role, role_of
+from keras_mobilenets.quantization.operations import Operation, operations_of
 
 FLOAT_ERROR = 1e-12  # of the signal's energy: float32 has 24 bits, which are 144 dB
 Values = MutableMapping[Node, Any]
-_IN_PASSING = (Role.MOVE, Role.TRAINING, Role.FRONT)
 
 
 @dataclass
@@ -75,30 +72,6 @@ class Grid:
         return ops.cast(rounded, values.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """What becomes one operation of the integer model: a layer, and what is computed together with it.
-
-    Attributes:
-        name: of the layer.
-        nodes: all that is computed, in order; the value of the last one is the operation's.
-        kernel: the node with the kernel, if there is one.
-    """
-
-    name: str
-    nodes: tuple[Node, ...]
-    kernel: Node | None
-
-    @property
-    def end(self) -> Node:
-        return self.nodes[-1]
-
-    @property
-    def sources(self) -> list[Node]:
-        """What the operation reads."""
-        return [source for node in self.nodes for source in node.inputs if source not in self.nodes]
-
-
 class Simulation:
     """The float model of a quantized one, in which any choice of the roundings can be switched on.
 
@@ -122,7 +95,7 @@ class Simulation:
         self.grids = {node: _grid(node.layer) for node in self.graph.nodes if _rounds_values(node)}
         self.per_tensor: set[Node] = set()
         self.missing: tuple[str, ...] = ()
-        self.sites = self._sites()
+        self.sites = [one for one in operations_of(self.graph) if self._rounds(one)]
         self.dying = self._last_reads()
 
     def run(self, node: Node, values: Values, on: Collection[Node]) -> Any:
@@ -135,7 +108,7 @@ class Simulation:
             return node.layer(*args, **kwargs)
         if node in on and node in self.grids:  # a gate, which rounds inside
             return node.layer(*args, **kwargs)
-        layer = self.floats[node.name]
+        layer = self.floats.get(node.name, node.layer)  # what marks the edge of a part in float is stripped
         if node in on and node in self.kernels:
             with keras.StatelessScope(self.kernels[node]):
                 return layer(*args, **kwargs)
@@ -175,7 +148,7 @@ class Simulation:
         """The model's outputs among the values of all nodes."""
         return [as_array(values[node]) for node in keras.tree.flatten(self.graph.outputs)]
 
-    def measure(self, given: Any) -> tuple[list[np.ndarray], dict[Site, np.ndarray]]:
+    def measure(self, given: Any) -> tuple[list[np.ndarray], dict[Operation, np.ndarray]]:
         """What the quantized model computes: its outputs, and the value of each operation."""
         ends = {site.end: site for site in self.sites}
         found, values = {}, self.inputs(given)
@@ -189,12 +162,12 @@ class Simulation:
         """Those of the nodes that round."""
         return {node for node in nodes if node in self.kernels or self.grids.get(node) is not None}
 
-    def kind(self, site: Site) -> str:
+    def kind(self, site: Operation) -> str:
         """The class of the layer that an operation is named after."""
         name = site.name.split(" (")[0]
         return "Input" if name not in self.floats else type(self.floats[name]).__name__.replace("InputLayer", "Input")
 
-    def kernel_noise(self, site: Site) -> tuple[float | None, list[float | None]]:
+    def kernel_noise(self, site: Operation) -> tuple[float | None, list[float | None]]:
         """Signal-to-noise ratio of an operation's weights in dB, and that of each output channel of a kernel."""
         noise, channels = Noise(), list[float | None]()
         if site.kernel is None:
@@ -208,6 +181,9 @@ class Simulation:
                 one.add(true.reshape(shape), found.reshape(shape))
                 channels = [decibels(*pair) for pair in zip(one.signal, one.error, strict=True)]
         return noise.decibels, channels
+
+    def _rounds(self, operation: Operation) -> bool:
+        return any(node in self.grids or node in self.kernels for node in operation.nodes)
 
     def _rounded(self, node: Node) -> list[tuple[Any, Any]]:
         new = self.floats[node.name]
@@ -227,53 +203,6 @@ class Simulation:
             if node not in kept:
                 dying[place].append(node)
         return dying
-
-    def _sites(self) -> list[Site]:
-        found = [chain for node in self.graph.nodes if node in self.grids for chain in self._ending_in(node)]
-        taken = {node for chain in found for node in chain}
-        found += [self._starting_with(node) for node in self.kernels if node not in taken]
-        places = {node: place for place, node in enumerate(self.graph.nodes)}
-        sites, names = [], Counter[str]()
-        for chain in sorted(found, key=lambda chain: places[chain[-1]]):
-            name = self._name(chain)
-            names[name] += 1  # a shared layer is one operation for each use
-            kernel = next((node for node in chain if node in self.kernels), None)
-            sites.append(Site(name if names[name] == 1 else f"{name} ({names[name]})", tuple(chain), kernel))
-        return sites
-
-    def _ending_in(self, last: Node) -> list[list[Node]]:
-        """What is computed together with a node that rounds; nothing if that goes on behind it."""
-        if isinstance(last.layer, QuantHardSwish | QuantHardSigmoid) and any(
-            isinstance(reader.layer, FakeQuant) for reader in self.consumers[last]
-        ):
-            return []
-        chain = [last]
-        while len(chain[0].inputs) == 1 and not (is_kernel(chain[0]) or chain[0] in self.kernels):
-            source = chain[0].inputs[0]
-            ends = source in self.grids and not isinstance(source.layer, QuantHardSwish)
-            if source.is_input or ends or len(self.consumers[source]) != 1:
-                break
-            chain.insert(0, source)
-        return [chain]
-
-    def _starting_with(self, kernel: Node) -> list[Node]:
-        chain = [kernel]
-        while len(self.consumers[chain[-1]]) == 1:
-            reader = self.consumers[chain[-1]][0]
-            if not (is_norm(reader) or isinstance(reader.layer, keras.layers.ReLU)):
-                break
-            chain.append(reader)
-        return chain
-
-    def _name(self, chain: list[Node]) -> str:
-        for node in chain:
-            if is_kernel(node) or node in self.kernels:
-                return node.name
-        for node in chain:
-            is_quantizer = isinstance(node.layer, FakeQuant | InputQuant)
-            if not is_quantizer and role_of(self.floats.get(node.name, node.layer)) not in _IN_PASSING:
-                return node.name
-        return chain[-1].name.removesuffix("_quant")
 
 
 def _as_quantized(node: Node, values: Values) -> Any:

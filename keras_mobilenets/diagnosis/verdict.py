@@ -11,10 +11,11 @@ import numpy as np
 from keras import ops
 
 from keras_mobilenets.diagnosis.one_by_one import Batch, Findings, Outcome, attempt
-from keras_mobilenets.diagnosis.simulation import Grid, Simulation, Site
+from keras_mobilenets.diagnosis.simulation import Grid, Simulation
 from keras_mobilenets.graph import Node
 from keras_mobilenets.quantization import FakeQuant, InputQuant, fake_quant_kernel
 from keras_mobilenets.quantization.observers import Percentile
+from keras_mobilenets.quantization.operations import Operation
 
 CLIPPED = 1e-3  # a share of clipped values from which on clipping is named as the cause
 WIDE = 8.0  # how many times wider than the median a channel is before it is named: the others have lost 3 bits
@@ -166,7 +167,7 @@ class Judge:
         points = _points(layer.cost)
         return f"costs {points} of {self.metric} (± {layer.cost_error * 100:.1f})" if verb else points
 
-    def _is_kernel(self, site: Site) -> bool:
+    def _is_kernel(self, site: Operation) -> bool:
         """Whether an operation's kernel does more harm than its range."""
         switches = self.simulation.switches(site.nodes)
         kernel = switches & {site.kernel}
@@ -176,14 +177,14 @@ class Judge:
         of_kernel, of_range = ((self.cost(way)[0] or 0.0, float(np.sum(way.noise.error))) for way in ways)
         return of_kernel > of_range
 
-    def _why_kernel(self, layer: Any, site: Site) -> str:
+    def _why_kernel(self, layer: Any, site: Operation) -> str:
         channel = (
             "" if layer.worst_channel is None else f", of channel {layer.worst_channel} {_db(layer.worst_channel_db)}"
         )
         coarse = "has one grid for all channels" if site.kernel in self.simulation.per_tensor else "is coarse"
         return f"its kernel {coarse}: {_db(layer.kernel_db)} are left{channel}."
 
-    def _remedies(self, site: Site, layer: Any, by_kernel: bool) -> list[Remedy]:
+    def _remedies(self, site: Operation, layer: Any, by_kernel: bool) -> list[Remedy]:
         if self.metric is None:
             return []
         everything = self.simulation.switches(self.simulation.graph.nodes)
@@ -216,7 +217,7 @@ class Judge:
                 found.append(measured(what, code, set()))
         return found
 
-    def _other_range(self, site: Site, layer: Any) -> tuple[str, Grid]:
+    def _other_range(self, site: Operation, layer: Any) -> tuple[str, Grid]:
         bits = self.simulation.grids[site.end].bits  # type: ignore[union-attr]
         if (layer.saturation or 0.0) > CLIPPED:
             return "min_max", Grid(min(layer.seen_low, 0.0), max(layer.seen_high, 0.0), bits)
@@ -229,10 +230,10 @@ class Judge:
         low, high = np.mean(ends, 0)
         return "percentile", Grid(min(low, 0.0), max(high, 0.0, low + 1e-6), bits)
 
-    def _readers(self, site: Site) -> list[Site]:
+    def _readers(self, site: Operation) -> list[Operation]:
         """The operations that read the value of one, also through layers that only move it."""
         owner = {node: one for one in self.simulation.sites for node in one.nodes}
-        found: dict[Site, None] = {}
+        found: dict[Operation, None] = {}
         pending = list(self.simulation.consumers[site.end])
         while pending:
             node = pending.pop(0)

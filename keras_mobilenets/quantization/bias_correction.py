@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import inline
-from keras_mobilenets.quantization.layers import QuantKernel
-from keras_mobilenets.quantization.roles import KERNEL_LAYERS
+from keras_mobilenets.quantization.operations import Operation, operations_of
 
 IMAGES = 64  # of these the widest feature maps of MobileNetV2 at 224 x 224 are 310 MB
 BATCH = 16
@@ -32,12 +31,11 @@ def channel_means(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarra
         By the name of the layer that adds the bias: a convolution, a dense layer, or the batch normalization behind.
     """
     graph = Graph.of(inline(model))
-    consumers, means = graph.consumers(), {}
-    biased = {node for node, _ in _biases(graph)}
+    biases, means = _biases(graph), {}
 
     def visit(node: Node, values: list[Any]) -> list[Any]:
-        if node in biased:
-            means[node.name], _ = _moments(values, consumers[node])
+        if node in biases:
+            means[node.name], _ = _moments(values, biases[node][1].activation)
         return values
 
     _walk(graph, images, visit)
@@ -61,31 +59,29 @@ def correct_biases(model: keras.Model, means: dict[str, np.ndarray], images: np.
         arXiv:1906.04721, section 4.2.
     """
     graph = Graph.of(inline(model))
-    consumers, biases = graph.consumers(), dict(_biases(graph))
+    biases = _biases(graph)
 
     def visit(node: Node, values: list[Any]) -> list[Any]:
         if node not in biases or node.name not in means:
             return values
-        mean, active = _moments(values, consumers[node])
+        bias, operation = biases[node]
+        mean, active = _moments(values, operation.activation)
         shift = (means[node.name] - mean) / np.maximum(active, LEAST_ACTIVE)
-        biases[node].assign_add(shift)
+        bias.assign_add(shift)
         return [value + shift for value in values]
 
     _walk(graph, images, visit)
 
 
-def _biases(graph: Graph) -> Iterator[tuple[Node, Any]]:
-    """Each node that adds a bias to a convolution or dense layer, with no activation in it, and the bias."""
-    consumers, layers = graph.consumers(), [node.layer for node in graph.nodes]
-    for node in graph.nodes:
-        if not isinstance(node.layer, (QuantKernel, *KERNEL_LAYERS)) or layers.count(node.layer) > 1:
-            continue
-        readers = consumers[node]
-        if len(readers) == 1 and isinstance(readers[0].layer, keras.layers.BatchNormalization):
-            if readers[0].layer.center:
-                yield readers[0], readers[0].layer.beta
-        elif node.layer.use_bias and node.layer.activation is keras.activations.linear:
-            yield node, node.layer.bias
+def _biases(graph: Graph) -> dict[Node, tuple[Any, Operation]]:
+    """Each node that adds a bias to a convolution or dense layer, the bias, and its operation."""
+    layers = [node.layer for node in graph.nodes]
+    return {
+        node: (bias, operation)
+        for operation in operations_of(graph)
+        if operation.bias is not None and layers.count(operation.nodes[0].layer) == 1
+        for node, bias in [operation.bias]
+    }
 
 
 def _walk(graph: Graph, images: np.ndarray, visit: Visit) -> None:
@@ -114,12 +110,11 @@ def _entry(values: dict[Node, list[Any]], number: int, node: Node) -> Any:
     return values[node][number]
 
 
-def _moments(values: list[Any], readers: list[Node]) -> tuple[np.ndarray, np.ndarray]:
+def _moments(values: list[Any], relu: Node | None) -> tuple[np.ndarray, np.ndarray]:
     """For each channel the mean behind the ReLU, if one reads the values, and the share that it leaves as it is."""
-    layer = readers[0].layer if len(readers) == 1 else None
     ends = -np.inf, np.inf
-    if isinstance(layer, keras.layers.ReLU):
-        ends = 0.0, np.inf if layer.max_value is None else layer.max_value
+    if relu is not None:
+        ends = 0.0, np.inf if relu.layer.max_value is None else relu.layer.max_value
     sums = []
     for value in values:
         before = keras.ops.convert_to_numpy(value).astype("float32")

@@ -10,9 +10,10 @@ import numpy as np
 from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.quantization.config import QuantWeights
-from keras_mobilenets.quantization.fold import Factors, folded_weights, is_kernel, is_norm
+from keras_mobilenets.quantization.fold import Factors, folded_weights
 from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
+from keras_mobilenets.quantization.operations import operations_of
 from keras_mobilenets.quantization.quantize import is_quantized
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 from keras_mobilenets.quantization.regions import FloatEntry, another
@@ -145,16 +146,17 @@ class _Deployment:
     def __init__(self, graph: Graph, bits: int, fused_hard_swish: bool):
         self.bits = bits
         self.consumers = graph.consumers()
-        self.outputs = graph.output_nodes()
         self.fused_hard_swish = fused_hard_swish
-        self.factors = Factors(graph, fused_hard_swish)
+        operations = operations_of(graph)
+        self.operations = {node: operation for operation in operations for node in operation.nodes}
+        self.factors = Factors(graph, operations, fused_hard_swish)
         self.front = {node for start in graph.nodes for node in self._front(start)}
         self.weights: list[tuple[Any, list[np.ndarray]]] = []
         self.names: set[str] = set()
 
     def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         layer = node.layer
-        if node in self.front or role_of(layer) is Role.TRAINING or self._is_folded(node):
+        if node in self.front or role_of(layer) is Role.TRAINING or node in self.factors.folded:
             return args[0]
         if isinstance(layer, InputQuant):
             return self.fake_quant(node, args[0], *layer.grid(self.bits))
@@ -164,7 +166,7 @@ class _Deployment:
             return self.enter_float(node, args[0])
         if role_of(layer) is Role.JOIN:
             return self.join(node, args[0])
-        if is_kernel(node):
+        if role_of(layer) is Role.KERNEL:
             return self.kernel(node, args[0])
         if isinstance(layer, QuantHardSigmoid):
             return self.hard_sigmoid(node, args[0])
@@ -195,15 +197,11 @@ class _Deployment:
 
     def join(self, node: Node, values: Any) -> Any:
         """A concatenation: it has no arithmetic, so that all that it joins must be on one grid already."""
-        reader = self._sole_reader(node)
-        while reader is not None and role_of(reader.layer) is Role.JOIN:
-            reader = self._sole_reader(reader)
-        if reader is not None and isinstance(reader.layer, FakeQuant):
-            ends = self.range_of(reader)
+        whole = self.operations[node].quantizer
+        if whole is not None:
+            ends = self.range_of(whole)
             values = [
-                value
-                if self._behind(source).layer is reader.layer
-                else self.fake_quant(node, value, *ends, suffix="_part", requantizes=self._is_on_grid(source))
+                self.fake_quant(node, value, *ends, suffix="_part", requantizes=self._is_on_grid(source))
                 for source, value in zip(node.inputs, values, strict=True)
             ]
         return self.plain(node, (values,), {})
@@ -224,11 +222,11 @@ class _Deployment:
     def kernel(self, node: Node, value: Any) -> Any:
         """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""
         layer = node.layer
-        norm = self._sole_reader(node) if self._is_folded_into(node) else None
+        norm, gate = self.operations[node].norm, self.operations[node].gate
         kernel, bias = folded_weights(layer, norm and norm.layer)
         factor = self.factors[node]
         kernel, bias = kernel * factor / self.factors[node.inputs[0]], bias * factor
-        if self._becomes_gate(norm or node):
+        if gate is not None:
             bias = bias + 3.0
         quantized = isinstance(layer, QuantKernel)
         cls = layer.float_class if quantized else type(layer)
@@ -239,7 +237,7 @@ class _Deployment:
         return new(value)
 
     def hard_sigmoid(self, node: Node, value: Any) -> Any:
-        shifted = value if self._becomes_gate(node.inputs[0]) else value + 3.0
+        shifted = value if self.operations[node].gate is node else value + 3.0
         gate = self.gate(node, shifted)
         if self.factors[node] == 6.0:
             return gate
@@ -287,23 +285,6 @@ class _Deployment:
             front.add(node)
             node = node.inputs[0]
         return front
-
-    def _sole_reader(self, node: Node) -> Node | None:
-        readers = self.consumers[node]
-        return readers[0] if len(readers) == 1 and node not in self.outputs else None
-
-    def _is_folded_into(self, node: Node) -> bool:
-        reader = self._sole_reader(node)
-        return is_kernel(node) and reader is not None and is_norm(reader)
-
-    def _is_folded(self, node: Node) -> bool:
-        return is_norm(node) and self._is_folded_into(node.inputs[0])
-
-    def _becomes_gate(self, node: Node) -> bool:
-        """Whether the `+ 3` of a hard-sigmoid goes into the bias of the kernel that ends in this node."""
-        reader = self._sole_reader(node)
-        ends_kernel = is_kernel(node) or self._is_folded(node)
-        return ends_kernel and reader is not None and isinstance(reader.layer, QuantHardSigmoid)
 
     def _behind(self, node: Node) -> Node:
         """The node that gave the value its grid."""

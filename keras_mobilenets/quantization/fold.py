@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mobilenets.graph import Graph, Node
-from keras_mobilenets.layers import HardSwish
+from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.lower import is_relu
+from keras_mobilenets.quantization.operations import Operation, operations_of
 from keras_mobilenets.quantization.quantizers import FakeQuant
-from keras_mobilenets.quantization.roles import KERNEL_LAYERS, Role, role_of
-
-
-def is_kernel(node: Node) -> bool:
-    """Whether the node is a convolution or Dense layer, quantized or not."""
-    return isinstance(node.layer, QuantKernel) or type(node.layer) in KERNEL_LAYERS
-
-
-def is_norm(node: Node) -> bool:
-    """Whether the node is a batch normalization."""
-    return isinstance(node.layer, keras.layers.BatchNormalization)
+from keras_mobilenets.quantization.roles import Role, role_of
 
 
 def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +48,19 @@ def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray
     return kernel * factor.reshape(channels), bias
 
 
+def integer_operations(model: keras.Model, unfused_hard_swish: bool) -> tuple[Operation, ...]:
+    """The operations of a quantized model, with their factors.
+
+    Args:
+        model: from `quantize_model`.
+        unfused_hard_swish: whether the target has no operation for hard-swish.
+    """
+    graph = Graph.of(inline(model))
+    operations = operations_of(graph)
+    factors = Factors(graph, operations, fused_hard_swish=not unfused_hard_swish)
+    return tuple(replace(operation, factor=factors[operation.end]) for operation in operations)
+
+
 class Factors:
     """How many times larger than in the model each value is computed, so that divisions by 6 need no operation.
 
@@ -65,11 +71,13 @@ class Factors:
 
     Args:
         graph: of a quantized model.
+        operations: of that graph.
         fused_hard_swish: whether the target has an operation for hard-swish.
     """
 
-    def __init__(self, graph: Graph, fused_hard_swish: bool):
+    def __init__(self, graph: Graph, operations: Sequence[Operation], fused_hard_swish: bool):
         self.graph = graph
+        self.folded = {operation.norm for operation in operations}
         self.fused_hard_swish = fused_hard_swish
         self.parent = {node: node for node in graph.nodes}
         self.true_size: set[Node] = set()
@@ -95,7 +103,7 @@ class Factors:
         layer = node.layer
         passes_on = (
             isinstance(layer, FakeQuant | keras.layers.Add | keras.layers.Subtract)
-            or (is_norm(node) and is_kernel(node.inputs[0]))
+            or node in self.folded
             or is_relu(layer, None)
             or role_of(layer) in (Role.MOVE, Role.TRAINING, Role.AVERAGE, Role.SAME_GRID, Role.JOIN)
         )
@@ -105,7 +113,7 @@ class Factors:
                 self.parent[merged] = kept
                 if merged in self.true_size:
                     self.true_size.add(kept)
-        elif not is_kernel(node) and not isinstance(layer, keras.layers.Multiply):
+        elif role_of(layer) is not Role.KERNEL and not isinstance(layer, keras.layers.Multiply):
             self.true_size.update(self._root(source) for source in node.inputs)
             if not self._offers_six(node):
                 self.true_size.add(self._root(node))

@@ -10,6 +10,7 @@ from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.quantization.config import QuantizeConfig
 from keras_mobilenets.quantization.kinds import is_behind_input
 from keras_mobilenets.quantization.lower import is_relu
+from keras_mobilenets.quantization.operations import Readers
 from keras_mobilenets.quantization.regions import insert_entries
 from keras_mobilenets.quantization.roles import PASSING, Role, is_plain_resize, role_of
 
@@ -62,10 +63,9 @@ class Plan:
         by_first: bool = False,
     ):
         self.graph = graph
-        self.consumers = graph.consumers()
-        self.outputs = graph.output_nodes()
         self.config_of = config_of
         self.roles = {node: self._role(node) for node in graph.nodes}
+        self._read()
         self.left_in_float: list[Node] = []
         self.floating = self._floating(stays_float, by_first)
         inputs = (node for node in graph.nodes if node.is_input)
@@ -74,13 +74,17 @@ class Plan:
         self.floating.update(node for node in graph.nodes if self._is_front(node) and node not in self._in_front)
         insert_entries(graph, self.floating)
         self.roles = {node: self.roles.get(node) for node in graph.nodes}
-        self.consumers = graph.consumers()
+        self._read()
         self._ends_of_fronts = {last for last, _, _ in self.fronts.values()}
         for node in graph.nodes:
             if self._joins_one_grid(node):
                 self.roles[node] = Role.MOVE
         self.tied = {node: self.grid_of(node.inputs[0]) for node in graph.nodes if self._keeps_grid(node)}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
+
+    def _read(self) -> None:
+        self.readers = Readers(self.graph, lambda node: self.roles[node])
+        self.consumers, self.outputs = self.readers.consumers, self.readers.outputs
 
     def _role(self, node: Node) -> Role | None:
         role = role_of(node.layer)
@@ -103,9 +107,7 @@ class Plan:
         """The nodes that stay in float: of what becomes one operation all or none."""
         floating: set[Node] = set()
         for node in self.graph.nodes:
-            operation = [node]
-            while self.fuses(operation[-1]):
-                operation.extend(self.consumers[operation[-1]])
+            operation = self.readers.chain(node)
             if any(self.fuses(source) for source in node.inputs):
                 continue  # it is not the first one of its operation
             asked = any(stays_float(part) for part in (operation[:1] if by_first else operation))
@@ -119,15 +121,7 @@ class Plan:
 
     def fuses(self, node: Node) -> bool:
         """Whether the integer graph computes the node and its only reader in one operation."""
-        if node in self.outputs or len(self.consumers[node]) != 1:
-            return False
-        reader = self.consumers[node][0]
-        role, reader_role = self.roles[node], self.roles[reader]
-        if reader_role is Role.NORM:
-            return role is Role.KERNEL
-        if reader_role is Role.RELU:
-            return role in (Role.KERNEL, Role.NORM, Role.COMBINE)
-        return reader_role is Role.HARD_SIGMOID and role in (Role.KERNEL, Role.NORM)
+        return self.readers.fused(node) is not None
 
     def _is_read_as_integers(self, node: Node) -> bool:
         """Whether something that is quantized computes with the value."""
@@ -142,8 +136,7 @@ class Plan:
     def _follow(self, node: Node) -> tuple[Node, float, float]:
         """From an input through its normalization and augmentation to the last of them."""
         scale, offset = 1.0, 0.0
-        while node not in self.outputs and len(self.consumers[node]) == 1:
-            reader = self.consumers[node][0]
+        while (reader := self.readers.sole(node)) is not None:
             if self.roles[reader] not in (Role.FRONT, Role.TRAINING) or reader in self.floating:
                 break
             if isinstance(reader.layer, keras.layers.Rescaling):
@@ -213,8 +206,6 @@ class Plan:
 
     def _is_joined(self, node: Node) -> bool:
         """Whether the node needs no grid of its own, as nothing reads it but what rounds it to the grid of a whole."""
-        readers, config = self.consumers[node], self.config_of(node)
+        reader, config = self.readers.sole(node), self.config_of(node)
         has_own = config is not None and (config.activation_bits is not None or config.observer is not None)
-        if has_own or node in self.outputs or len(readers) != 1 or self.roles[node] not in _COMPUTES:
-            return False
-        return self._is_join(readers[0])
+        return reader is not None and not has_own and self.roles[node] in _COMPUTES and self._is_join(reader)

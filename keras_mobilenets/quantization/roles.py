@@ -11,6 +11,8 @@ from keras_mobilenets.graph import Item
 from keras_mobilenets.layers import HardSigmoid, HardSwish
 from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.quantization.forms import ArgMax, Clip, Scaling
+from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 
 _L = keras.layers
 
@@ -28,7 +30,7 @@ class Role(enum.Enum):
     HARD_SIGMOID = enum.auto()
     HARD_SWISH = enum.auto()
     COMBINE = enum.auto()  # addition, subtraction, multiplication
-    JOIN = enum.auto()  # concatenation: all inputs must be on the grid of the output
+    JOIN = enum.auto()  # concatenation, maximum: all inputs must be on the grid of the output
     AVERAGE = enum.auto()  # global average: requantizes
     SAME_GRID = enum.auto()  # averages or interpolates, and rounds to the grid of its input
     REQUANTIZE = enum.auto()  # one integer operation whose result has a grid of its own
@@ -38,6 +40,7 @@ class Role(enum.Enum):
     TRAINING = enum.auto()  # does nothing at inference
     INDEX = enum.auto()  # the result is an index, not a feature map
     FRONT = enum.auto()  # normalization and cropping of images, in front of the model only
+    QUANTIZER = enum.auto()  # rounds values to a grid
     OWN = enum.auto()  # a user's own layer, with a QuantizeConfig
 
 
@@ -73,15 +76,17 @@ _TRAINING_ONLY = tuple(
     if hasattr(_L, name)
 )
 _ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
-    (Role.HARD_SIGMOID, (HardSigmoid,)),
-    (Role.HARD_SWISH, (HardSwish,)),
+    (Role.QUANTIZER, (FakeQuant, InputQuant)),
+    (Role.KERNEL, (QuantKernel,)),
+    (Role.HARD_SIGMOID, (HardSigmoid, QuantHardSigmoid)),
+    (Role.HARD_SWISH, (HardSwish, QuantHardSwish)),
     (Role.NORM, (_L.BatchNormalization,)),
     (Role.RELU, (_L.ReLU,)),
     (Role.COMBINE, (_L.Add, _L.Subtract, _L.Multiply)),
-    (Role.JOIN, (_L.Concatenate,)),
+    (Role.JOIN, (_L.Concatenate, _L.Maximum, _L.Minimum)),
     (Role.AVERAGE, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalAveragePooling3D)),
     (Role.SAME_GRID, (_L.AveragePooling2D, _L.UpSampling2D)),
-    (Role.REQUANTIZE, (_L.LeakyReLU, _L.PReLU, _L.Maximum, _L.Minimum, Scaling, Clip)),
+    (Role.REQUANTIZE, (_L.LeakyReLU, _L.PReLU, Scaling, Clip)),
     (Role.BOUNDED, (_L.Softmax,)),
     (Role.MOVE, (_L.Reshape, _L.Flatten, _L.Permute, _L.RepeatVector, _L.UpSampling1D, _L.UpSampling3D)),
     (Role.MOVE, (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D, _L.Cropping1D, _L.Cropping2D, _L.Cropping3D)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
+from keras_mobilenets.quantization.fold import integer_operations
 from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import (
     QuantBatchNormalization,
@@ -24,6 +26,7 @@ from keras_mobilenets.quantization.layers import (
     QuantKernel,
     QuantReLU,
 )
+from keras_mobilenets.quantization.operations import Operation
 from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
 from keras_mobilenets.quantization.regions import another, float_layers
@@ -57,6 +60,8 @@ class QuantizedModel(keras.Model):
     Attributes:
         settings: what the model was quantized for, a frozen record of the arguments of `quantize_model`: target,
             observer, bit widths, input range. A saved, loaded or cloned model has it too.
+        integer_operations: what the integer graph computes as one operation each: frozen records of a kernel with what
+            is folded into it, its activation or gate, the quantizer behind it, and the factor by which it is larger.
         float_layers: names of the layers that stay in float, as they were asked to or as runtimes have no integer form
             of them.
 
@@ -79,6 +84,10 @@ class QuantizedModel(keras.Model):
     @property
     def settings(self) -> Settings:
         return settings_of(self)
+
+    @cached_property
+    def integer_operations(self) -> tuple[Operation, ...]:
+        return integer_operations(self, self.settings.unfused_hard_swish)
 
     @property
     def float_layers(self) -> tuple[str, ...]:
@@ -227,12 +236,16 @@ class Rewriter:
             "input_quantizer": quantizer and quantizer.name,
             "input_shift": quantizer.shift if isinstance(quantizer, InputQuant) else 0.0,
             "bias_offset": self.bias_offset(node),
-            "normalized": self.plan.fuses(node) and self.plan.roles[self.plan.consumers[node][0]] is Role.NORM,
+            "normalized": self.fused_role(node) is Role.NORM,
         }
 
     def bias_offset(self, node: Node) -> float:
-        readers = self.plan.consumers[node]
-        return 3.0 if self.plan.fuses(node) and self.plan.roles[readers[0]] is Role.HARD_SIGMOID else 0.0
+        return 3.0 if self.fused_role(node) is Role.HARD_SIGMOID else 0.0
+
+    def fused_role(self, node: Node) -> Role | None:
+        """What is computed together with the node, behind it."""
+        reader = self.plan.readers.fused(node)
+        return None if reader is None else self.plan.roles[reader]
 
     def quantize(self, node: Node, value: Any) -> Any:
         """Puts a quantizer behind a node."""
