@@ -75,6 +75,7 @@ class Graph:
         self.outputs = outputs
         self.nodes = nodes
         self.name = name
+        self.output_names: list[str] = []
 
     @classmethod
     def of(cls, model: keras.Model) -> Graph:
@@ -108,7 +109,9 @@ class Graph:
             call_function=record,
         )
         inputs, outputs = keras.tree.map_structure(lambda tensor: by_tensor[id(tensor)], (model.input, read.output))
-        return cls(inputs, outputs, nodes, model.name)
+        graph = cls(inputs, outputs, nodes, model.name)
+        graph.output_names = list(model.output_names)
+        return graph
 
     def consumers(self) -> dict[Node, list[Node]]:
         """The nodes that read each node."""
@@ -169,11 +172,14 @@ class Graph:
                 values[node] = first(node, inputs[node])
             else:
                 values[node] = make(node, *node.substitute(values.__getitem__))
-        return cls(
+        model = cls(
             keras.tree.map_structure(inputs.__getitem__, self.inputs),
             keras.tree.map_structure(values.__getitem__, self.outputs),
             name=self.name,
         )
+        if self.output_names:  # Keras names an output after its layer, which may be another one now
+            model.output_names = list(self.output_names)
+        return model
 
 
 def _like(node: Node) -> Any:

@@ -47,7 +47,9 @@ def _inline_once(model: keras.Model) -> keras.Model:
         model, input_tensors=model.input, clone_function=lambda layer: layer, call_function=_call_parts
     )
     # A plain functional model: a subclass, or what it was compiled with, does not belong to the view.
-    return keras.Model(inlined.input, inlined.output, name=model.name)
+    flat = keras.Model(inlined.input, inlined.output, name=model.name)
+    flat.output_names = list(model.output_names)
+    return flat
 
 
 def _call_parts(layer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -137,6 +138,7 @@ def _split_separable(layer: Any) -> tuple[Any, Any]:
         depth_multiplier=layer.depth_multiplier,
         use_bias=False,
         depthwise_regularizer=layer.depthwise_regularizer,
+        depthwise_constraint=layer.depthwise_constraint,
         name=f"{layer.name}_depthwise",
         **shared,
     )
@@ -145,6 +147,10 @@ def _split_separable(layer: Any) -> tuple[Any, Any]:
         1,
         use_bias=layer.use_bias,
         kernel_regularizer=layer.pointwise_regularizer,
+        kernel_constraint=layer.pointwise_constraint,
+        bias_regularizer=layer.bias_regularizer,
+        bias_constraint=layer.bias_constraint,
+        activity_regularizer=layer.activity_regularizer if _activation_name(layer) == "linear" else None,
         name=layer.name,
         **shared,
     )
@@ -162,10 +168,9 @@ def _activation_name(layer: Any) -> str:
 
 
 def _activation_layer(layer: Any, name: str) -> Any:
-    made = _ACTIVATIONS.get(_activation_name(layer))
-    if made is None:
-        return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
-    return made(name=name, dtype=layer.dtype_policy)
+    made = _ACTIVATIONS.get(_activation_name(layer), partial(keras.layers.Activation, layer.activation))
+    # What penalizes the output of a layer penalizes that of its activation.
+    return made(name=name, dtype=layer.dtype_policy, activity_regularizer=layer.activity_regularizer)
 
 
 def _lower_operation(node: Node) -> None:

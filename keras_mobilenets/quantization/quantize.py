@@ -86,8 +86,8 @@ def quantize_model(
     TensorShape([8, 5])
     """
     settings = Settings(input_range, weight_bits, activation_bits, symmetric, observer, target)
-    _refuse_quantized(model)
     flat, annotations = see_through(model)
+    _refuse(flat)
     graph = Graph.of(flat)
     known, floating = dict(configs or {}), set(skip)
     names = [node.name for node in graph.nodes]
@@ -132,8 +132,8 @@ def quantize_apply(model: keras.Model, **settings: Any) -> keras.Model:
     True
     """
     checked = Settings(**settings)
-    _refuse_quantized(model)
     flat, annotations = see_through(model)
+    _refuse(flat)
     if not annotations:
         raise ValueError(
             f"No layer of model {model.name!r} is annotated. Call quantize_annotate_layer on some, or quantize_model "
@@ -165,12 +165,29 @@ def _rewrite(plan: Plan, settings: Settings) -> keras.Model:
     for layer in quantized.layers:
         if isinstance(layer, Quantizer):
             layer.settings = settings
+    for node, name in zip(keras.tree.flatten(plan.graph.outputs), plan.graph.output_names, strict=True):
+        if node in rewriter.quantizers:
+            rewriter.quantizers[node].output_name = name
     return quantized
 
 
-def _refuse_quantized(model: keras.Model) -> None:
-    if is_quantized(model):
-        raise ValueError(f"Model {model.name!r} is quantized already.")
+def _refuse(flat: keras.Model) -> None:
+    """Raises a ValueError if the model cannot be quantized, which names all that is in the way."""
+    if is_quantized(flat):
+        raise ValueError(f"Model {flat.name!r} is quantized already.")
+    found = [f"{layer.name!r} {reason}" for layer in flat.layers if (reason := _hindrance(layer))]
+    if found:
+        raise ValueError(f"Model {flat.name!r} cannot be quantized: {'; '.join(found)}.")
+
+
+def _hindrance(layer: Any) -> str | None:
+    if getattr(layer, "quantization_mode", None):
+        return "has integer weights from Keras' own quantize(), where float ones are needed: give the model before that"
+    if getattr(layer, "lora_enabled", False):
+        return "has weights of LoRA beside its kernel: save the model and load it, which merges them"
+    if getattr(layer, "renorm", False):
+        return "is a BatchNormalization(renorm=True), which no integer form has: train it without"
+    return None
 
 
 def _is_name(key: str | type) -> bool:
@@ -178,9 +195,9 @@ def _is_name(key: str | type) -> bool:
 
 
 def _check_names(known: list[str], names: list[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"The model has no layer {name!r}. It has: {list(dict.fromkeys(known))}")
+    unknown = [repr(name) for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"The model has no layer {', '.join(unknown)}. It has: {list(dict.fromkeys(known))}")
 
 
 def _refuse_other_axes(plan: Plan) -> None:

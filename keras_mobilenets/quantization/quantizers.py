@@ -34,15 +34,20 @@ class Quantizer(keras.layers.Layer):
     Args:
         settings: what the model was quantized for. It is kept here as a clone, or a part, of a model inherits nothing
             but layers.
+        output_name: of the output of the model that it rounds.
     """
 
-    def __init__(self, *, settings: Settings | dict[str, Any] | None = None, **kwargs: Any):
+    def __init__(
+        self, *, settings: Settings | dict[str, Any] | None = None, output_name: str | None = None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.supports_masking = True
+        self.output_name = output_name
         self.settings = Settings.from_config(settings) if isinstance(settings, dict) else settings
 
     def get_config(self):
-        return {**super().get_config(), **({"settings": self.settings.get_config()} if self.settings else {})}
+        own = {"settings": self.settings and self.settings.get_config(), "output_name": self.output_name}
+        return {**super().get_config(), **{name: value for name, value in own.items() if value is not None}}
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")

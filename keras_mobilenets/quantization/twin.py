@@ -80,6 +80,7 @@ class QuantizedModel(keras.Model):
         for layer in layers.values():
             if isinstance(layer, QuantKernel | QuantBatchNormalization):
                 layer.wire(layers)
+        self.output_names = [getattr(layers.get(name), "output_name", None) or name for name in self.output_names]
 
     @property
     def settings(self) -> Settings:
@@ -189,8 +190,8 @@ class Rewriter:
     def make(self, node: Node) -> Any:
         layer, role = node.layer, self.plan.roles[node]
         config = layer.get_config()
-        if role is Role.KERNEL:
-            config["activation"] = None  # a node of its own since `lower`
+        if role is Role.KERNEL and config["activation"] != "linear":  # it is a node of its own since `lower`
+            config |= {"activation": None, "activity_regularizer": None}
         if node in self.plan.floating:
             return another(layer, config)
         if role is Role.KERNEL:
