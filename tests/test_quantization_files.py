@@ -333,7 +333,7 @@ def test_pooling_concatenation_and_upsampling_stay_integer():
     x = L.Conv2D(8, 1, activation="silu")(L.MaxPooling2D(2)(x))
     one = case(keras.Model(inputs, L.Dense(3, activation="tanh")(L.GlobalMaxPooling2D()(x))))
     found = audit(one.content)
-    assert found.is_integer and found.conversions_inside == ()
+    assert found.is_integer and len(found.conversions_inside) == 1  # b is on the grid of a, which others read too
     expected = one.quantized.predict(as_taken(one.model, one.pixels), verbose=0)
     assert np.abs(TFLiteModel(one.content).predict(one.pixels) - expected).max() < 8 / 128
 

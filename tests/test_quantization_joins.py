@@ -9,6 +9,7 @@ import keras_mobilenets as km
 from keras_mobilenets.export.conversion import convert
 from keras_mobilenets.quantization import FakeQuant, QuantizeConfig, calibrate, deployable, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, audit
+from keras_mobilenets.tflite.edit.slim import slim
 
 SHAPE = (32, 32, 3)
 
@@ -84,7 +85,7 @@ def quantized_and_file(model, **settings):
     quantized = quantize_model(model, observer="min_max", **settings)
     calibrate(quantized, given)
     deployed = deployable(quantized)
-    content = convert(deployed, SHAPE, scheme="int8", input_dtype="uint8")
+    content = slim(convert(deployed, SHAPE, scheme="int8", input_dtype="uint8"))
     true, found = (one.predict(given, verbose=0) for one in (model, quantized))
     return quantized, true, found, TFLiteModel(content).predict(pixels), audit(content)
 
@@ -97,6 +98,7 @@ def test_what_is_joined_keeps_its_range(name):
     # 8 bits leave 40 to 50 dB behind one layer; a part on the grid of another one left 1 to 8.
     assert decibels(true, found) > 30
     assert report.is_integer
+    assert report.operations.get("MAX_POOL_2D", 0) == (1 if name == "unlike parts" else 0)  # of the model's own
     scale = float([layer for layer in quantized.layers if isinstance(layer, FakeQuant)][-1].scale)
     # Roundings that fall to the other side, in each layer one step at most; few layers add up to more than two.
     assert np.abs(of_file - found).max() <= (8.01 if name == "u_net" else 3.01) * scale

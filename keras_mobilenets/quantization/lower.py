@@ -36,6 +36,7 @@ _WITH_ACTIVATION = (
     *KERNEL_LAYERS,
     *(getattr(keras.layers, name) for name in ("SeparableConv2D", "Conv1D", "DepthwiseConv1D", "SeparableConv1D")),
 )
+_MERGES = ("Add", "Multiply", "Maximum", "Minimum")
 _UNARY_OPERATIONS = {
     "Relu": "relu",
     "Relu6": "relu6",
@@ -183,7 +184,7 @@ def _lower_operation(node: Node) -> None:
     elif kind in _UNARY_OPERATIONS and len(tensors) == 1:
         node.layer = _ACTIVATIONS[_UNARY_OPERATIONS[kind]](name=name, dtype=node.tensor.dtype)
         node.args, node.kwargs = (tensors[0],), {}
-    elif kind in ("Add", "Multiply") and len(tensors) == 2 and len({len(t.tensor.shape) for t in tensors}) == 1:
+    elif kind in _MERGES and len(tensors) == 2 and len({len(t.tensor.shape) for t in tensors}) == 1:
         node.layer = getattr(keras.layers, kind)(name=name, dtype=node.tensor.dtype)
         node.args, node.kwargs = (tensors,), {}
     elif kind == "Square" or (kind == "Power" and operands[1:] == [2]):

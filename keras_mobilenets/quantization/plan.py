@@ -91,8 +91,6 @@ class Plan:
         if isinstance(node.layer, keras.layers.Resizing | keras.layers.CenterCrop) and not is_behind_input(node):
             crops = isinstance(node.layer, keras.layers.CenterCrop)
             role = Role.MOVE if crops else Role.SAME_GRID if is_plain_resize(node.layer) else None
-        if role is Role.NORM and node.layer.axis not in (-1, len(node.tensor.shape) - 1):
-            role = None
         if role is Role.RELU and not is_relu(node.layer, None, 6.0):
             role = None
         config = self.config_of(node)

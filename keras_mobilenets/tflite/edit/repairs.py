@@ -43,6 +43,20 @@ def wide_biases(model: Any) -> None:
             set_constant(model, graph, operator, 2, integers.astype("<i8"), schema.TensorType.INT64)
 
 
+def pools_of_one(model: Any) -> None:
+    """Drops the pools of one pixel that deployment puts between two quantizers, which converters take for one."""
+    for graph, operator, operation, _ in list(_operations(model)):
+        if operation != schema.BuiltinOperator.MAX_POOL_2D or operator.outputs[0] in graph.outputs:
+            continue
+        options = operator.builtinOptions
+        sides = {options.filterHeight, options.filterWidth, options.strideH, options.strideW}
+        if sides == {1} and not options.fusedActivationFunction:
+            for other in graph.operators:
+                read = np.asarray(other.inputs, np.int32)
+                other.inputs = np.where(read == operator.outputs[0], operator.inputs[0], read).astype(np.int32)
+            graph.operators.remove(operator)
+
+
 def _operations(model: Any) -> Iterator[tuple[Any, Any, int, list[Any]]]:
     """Each operation with its graph, its number and the tensors that it reads."""
     for graph in model.subgraphs:

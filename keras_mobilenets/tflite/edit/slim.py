@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_mobilenets.tflite.edit.constants import set_constant
 from keras_mobilenets.tflite.edit.pixels import quicken
-from keras_mobilenets.tflite.edit.repairs import float_depthwise, wide_biases
+from keras_mobilenets.tflite.edit.repairs import float_depthwise, pools_of_one, wide_biases
 from keras_mobilenets.tflite.file import IDENTIFIER, schema, unpack
 
 SIGNATURE = "serving_default"
@@ -83,6 +83,7 @@ def slim(
     model = unpack(content)
     float_depthwise(model)
     wide_biases(model)
+    pools_of_one(model)
     if fast_pixels:
         quicken(model)
     known = set(layer_names)
