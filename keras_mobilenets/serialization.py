@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import zipfile
+from typing import Any
+
+from keras_mobilenets.utils import user_path
 
 _MODULES = (
     *("applications.variants", "quantization.config"),
@@ -34,3 +39,27 @@ def register_layers() -> None:
         importlib.import_module(f"keras_mobilenets.{module}")
     # What builders returned up to 0.1.0: a functional model, in files under a name of its own.
     keras.saving.get_custom_objects().setdefault("keras_mobilenets>ImageModel", keras.Model)
+
+
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """Loads a `.keras` or `.h5` file with whatever layers of this package it holds, not compiled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or needs layers of somebody else.
+    """
+    import keras
+
+    found = user_path(path)
+    if not found.is_file():
+        raise FileNotFoundError(f"No such .keras file: {found}")
+    register_layers()
+    # A .h5 file has the names of classes without their package.
+    ours = {name.split(">")[1]: cls for name, cls in keras.saving.get_custom_objects().items() if ">" in name}
+    try:
+        return keras.models.load_model(found, custom_objects=ours, compile=False)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be loaded: it is damaged or holds layers of another package ({reason})"
+        ) from error

@@ -7,6 +7,7 @@ import errno
 import importlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -143,6 +144,34 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def quiet(*, even_if_it_fails: bool = False) -> Iterator[None]:
+    """Holds back what native libraries write to stderr, and gives it out only if the block fails, if at all.
+
+    For their imports and first calls: TensorFlow and LiteRT report CPU features and missing GPUs there, and no
+    setting of theirs stops them.
+    """
+    try:
+        stderr = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # replaced by something without a file, as in a notebook
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        original = os.dup(stderr)
+        os.dup2(held.fileno(), stderr)
+        try:
+            yield
+        except BaseException:
+            if not even_if_it_fails:
+                held.seek(0)
+                os.write(original, held.read())
+            raise
+        finally:
+            os.dup2(original, stderr)
+            os.close(original)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -9,6 +9,7 @@ from export_models import SIZE, images, tiny
 
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.export.conversion import convert
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.quantization import calibrate, deployable, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, audit, read_tflite
 from keras_mobilenets.tflite.edit.pixels import with_plain_border
@@ -25,7 +26,7 @@ def plain(request):
     low, high = request.param
     model = quantize_model(tiny(), input_range=request.param)
     calibrate(model, (images(16) + 1) / 2 * (high - low) + low)
-    return slim(convert(deployable(model), (SIZE, SIZE, 3), scheme="int8", input_dtype="uint8"))
+    return slim(convert(deployable(model), Signature.of(model), scheme="int8", input_dtype="uint8"))
 
 
 def ending_at(content: bytes, count: int) -> bytes:

@@ -11,11 +11,13 @@ from export_models import CLASSES, SIZE, images, tiny
 
 from keras_mobilenets import PixelScale
 from keras_mobilenets.export import export_tflite
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.tflite import TFLiteModel, audit, metadata, read_tflite
 from keras_mobilenets.tflite.arena import arena_bytes
 from keras_mobilenets.tflite.edit.constants import set_constant
 from keras_mobilenets.tflite.edit.slim import slim
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor, schema, unpack
+from keras_mobilenets.tflite.metadata import TensorInfo
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -91,8 +93,10 @@ def test_slim_file_answers_as_the_whole_one(delegate):
     from keras_mobilenets.export.conversion import convert
 
     model = tiny()
-    whole = convert(model, (SIZE, SIZE, 3))
-    small = slim(whole, layer_names=[layer.name for layer in model.layers], output_names=["predictions"])
+    whole = convert(model, Signature.of(model))
+    small = slim(
+        whole, layer_names=[layer.name for layer in model.layers], input_names=["image"], output_names=["predictions"]
+    )
     assert len(small) < len(whole)
     answers = [TFLiteModel(content, delegate=delegate).predict(images(4)) for content in (whole, small)]
     np.testing.assert_array_equal(*answers)
@@ -209,15 +213,20 @@ def test_arena_of_a_chain_and_of_a_residual():
 
 
 def test_metadata_comes_back():
-    normalization = PixelScale.standardizing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
-    entry = metadata.describe(
-        name="m", image_shape=(10, 20, 3), normalization=normalization, output_names=["a", "b"], labels=True
-    )
-    assert metadata.read_normalization(entry) == normalization and metadata.promises_labels(entry)
-    bare = metadata.describe(name="m", image_shape=(1, 1, 1), normalization=None, output_names=["a"], labels=False)
-    assert metadata.read_normalization(bare) is None and not metadata.promises_labels(bare)
-    labels = ["Füchse", "two words", ""]
-    assert metadata.read_labels(metadata.append_labels(b"TFL3", labels)) == labels
+    scale = PixelScale.standardizing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    inputs = [TensorInfo("table", (4,)), TensorInfo("image", (10, 20, 3), scale)]
+    outputs = [
+        TensorInfo("boxes", (4,)),
+        *(TensorInfo(name, (2,), labels=("Füchse", "two\u2028words")) for name in "ab"),
+    ]
+    entry = metadata.describe("m", inputs, outputs)
+    content = metadata.append_labels(b"....TFL3", outputs)
+    read_inputs, read_outputs = metadata.read_tensors(entry, content)
+    assert [(one.name, one.scale) for one in read_inputs] == [("table", None), ("image", scale)]
+    assert [(one.name, one.labels) for one in read_outputs] == [(one.name, one.labels) for one in outputs]
+    with pytest.raises(ValueError, match="label list that its metadata speaks of is missing"):
+        metadata.read_tensors(entry, b"....TFL3")
+    assert metadata.read_tensors(None, b"....TFL3") == ([], [])
 
 
 def test_normalization_and_back():

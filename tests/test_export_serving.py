@@ -93,7 +93,7 @@ def test_failed_export_leaves_the_old_folder(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr("keras_mobilenets.export.saved_model._compare", fail)  # when the new one is all but done
     with pytest.raises(OSError, match="No space left"):
-        export_saved_model(model, folder)
+        export_saved_model(model, folder, verify=images(4))
     assert [one.name for one in folder.iterdir()] == ["saved_model.pb"] and list(tmp_path.iterdir()) == [folder]
 
 
@@ -103,16 +103,16 @@ def test_only_a_saved_model_is_replaced(model, served, tmp_path):
     assert not foreign_files(served[0].path)
     shutil.copytree(served[0].path, folder)
     (tmp_path / "link").symlink_to("project")
-    export_saved_model(model, tmp_path / "link", verbose=False)
+    export_saved_model(model, tmp_path / "link", verify=images(4), verbose=False)
     assert (tmp_path / "link").is_symlink() and not foreign_files(folder)
     for name in ("variables/notes.txt", "assets/words.txt", "thesis.docx"):
         (folder / name).touch()
         with pytest.raises(FileExistsError, match=f"project holds '{name}', which would be lost"):
-            export_saved_model(model, folder, verbose=False)
+            export_saved_model(model, folder, verify=images(4), verbose=False)
         (folder / name).unlink()
     (folder / "saved_model.pb").unlink()
     with pytest.raises(FileExistsError, match="project holds 'assets', 'fingerprint.pb', 'variables'"):
-        export_saved_model(model, folder, verbose=False)
+        export_saved_model(model, folder, verify=images(4), verbose=False)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "project"]
 
 

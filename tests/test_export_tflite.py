@@ -221,7 +221,7 @@ def test_several_outputs(model, tmp_path):
     both = keras.Model(model.input, {"features": features, "scores": model.output})
     report = export_tflite(both, tmp_path / "m.tflite", quantize="int8", calibration=images(16), verbose=False)
     outputs = TFLiteModel(tmp_path / "m.tflite").predict(images(2))
-    assert [one.shape for one in outputs] == [(2, 1, 1, 16), (2, CLASSES)]
+    assert {name: one.shape for name, one in outputs.items()} == {"features": (2, 1, 1, 16), "scores": (2, CLASSES)}
     assert report.parity.max_steps < 10
 
 

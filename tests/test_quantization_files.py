@@ -10,6 +10,7 @@ from runs import slow_but
 
 import keras_mobilenets as km
 from keras_mobilenets.export.conversion import convert
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.quantization import (
     FakeQuant,
     QuantizeConfig,
@@ -71,7 +72,7 @@ def case(model, target="xnnpack", **settings):
     quantized = quantize_model(model, target=target, **settings)
     calibrate(quantized, images)
     deployed = deployable(quantized, target=target)
-    content = convert(deployed, deployed.input_shape[1:], scheme="int8", input_dtype="uint8")
+    content = convert(deployed, Signature.of(deployed), scheme="int8", input_dtype="uint8")
     return Case(model, quantized, deployed, content, values)
 
 
@@ -316,7 +317,7 @@ def test_every_pixel_value_means_the_same(low):
     normalized = (values / 255 * (1 - low) + low).astype("float32")
     quantized = quantize_model(model, input_range=(low, 1.0), observer="min_max")
     calibrate(quantized, normalized)
-    content = convert(deployable(quantized), (16, 16, 1), scheme="int8", input_dtype="uint8")
+    content = convert(deployable(quantized), Signature.of(quantized), scheme="int8", input_dtype="uint8")
     scale = float(quantized.layers[-1].scale)
     steps = np.abs(TFLiteModel(content).predict(values) - quantized.predict(normalized, verbose=0)) / scale
     assert steps.max() < 1.01 and (steps > 0.5).mean() < 0.005  # ties

@@ -19,9 +19,10 @@ from keras_mobilenets.data import load as load_data
 from keras_mobilenets.data.images import GREY, BrokenImage, read_image
 from keras_mobilenets.diagnosis import quantization_report
 from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
-from keras_mobilenets.export.conversion import image_shape, require_tensorflow
+from keras_mobilenets.export.conversion import require_tensorflow
 from keras_mobilenets.export.precisions import post_training_quantized
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, take_images
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import is_quantized
 from keras_mobilenets.training import quantize_aware
@@ -66,7 +67,7 @@ def export(request: Request) -> None:
     require_tensorflow()
     model = _model(request)
     size = request.image_size
-    shape = image_shape(model, None if size is None else (size, size, model.input_shape[-1]))
+    shape = Signature.of(model, None if size is None else (size, size, model.input_shape[-1])).image.shape
     verify = _images(model, shape, request.verify, VERIFICATION_IMAGES)
     if request.output.suffix != ".tflite":
         write: Callable[..., Any] = export_onnx if request.output.suffix == ".onnx" else export_saved_model

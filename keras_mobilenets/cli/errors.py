@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import logging
 import os
 import signal
-import sys
-import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
+
+from keras_mobilenets.utils import quiet as quiet
 
 PACKAGE = Path(__file__).parent.parent
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # the codes that shells give
@@ -68,34 +67,7 @@ def _quieten() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("absl", "tensorflow", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="keras|tensorflow")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Holds back what native libraries write to stderr, and gives it out only if the block fails.
-
-    For their imports and first calls: TensorFlow and LiteRT report CPU features and missing GPUs there, and no
-    setting of theirs stops them.
-    """
-    try:
-        stderr = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # replaced by something without a file, as in a notebook
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        original = os.dup(stderr)
-        os.dup2(held.fileno(), stderr)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(original, held.read())
-            raise
-        finally:
-            os.dup2(original, stderr)
-            os.close(original)
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow)(\.|$)")
 
 
 def _terminate(signum: int, frame: Any) -> None:

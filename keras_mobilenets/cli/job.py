@@ -29,6 +29,7 @@ from keras_mobilenets.export import export_tflite
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tasks import TASKS
 from keras_mobilenets.tflite import audit
+from keras_mobilenets.tflite.labels import write_labels
 from keras_mobilenets.training import (
     RECIPES,
     Checkpoint,
@@ -128,7 +129,7 @@ class Job:
         with locked(self.folder):
             begin(self.folder, self.settings)
             with atomic_path(self.folder / LABELS_FILE) as path:
-                path.write_text("\n".join(self.data.class_names) + "\n", encoding="utf-8")
+                path.write_bytes(write_labels(self.data.class_names))
             yield
 
     def _devices(self) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from keras_mobilenets.data.images import to_grey
 from keras_mobilenets.tasks.known import task_of
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
+from keras_mobilenets.tflite.labels import parse_labels
 
 LABELS_FILE = "labels.txt"
 LATENCY_RUNS = 50
@@ -100,34 +100,24 @@ def load_keras(path: Path) -> Any:
         ValueError: it is damaged, or needs layers of somebody else.
     """
     with quiet():
-        import keras
+        from keras_mobilenets.serialization import load_model
 
-        from keras_mobilenets.serialization import register_layers
-
-    register_layers()
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{path} cannot be loaded: it is damaged or holds layers of another package ({reason})"
-        ) from error
+    return load_model(path)
 
 
 def saved_labels(path: Path) -> list[str] | None:
     """The class names in `labels.txt` beside a model file."""
     file = path.parent / LABELS_FILE
-    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
+    return parse_labels(file.read_bytes()) if file.is_file() else None
 
 
 def tflite_classifier(file: Path | bytes, labels: list[str] | None = None, task: Task | None = None) -> Classifier:
     """A classifier out of a `.tflite` file, or out of its content."""
-    from keras_mobilenets.tflite import TFLiteModel, read_tflite
+    from keras_mobilenets.tflite import TFLiteModel
 
     with quiet():
-        form = form_of(read_tflite(file), task)
         model = TFLiteModel(file)
-    return Classifier(model.predict, form, model.labels or labels)
+    return Classifier(model.predict, form_of(model.file, task), model.labels or labels)
 
 
 def keras_classifier(model: Any, labels: list[str] | None = None, task: Task | None = None) -> Classifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -10,58 +11,44 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.export.signature import Signature, call
 from keras_mobilenets.layers import HardSwish, inline
-from keras_mobilenets.utils import user_path
+from keras_mobilenets.serialization import load_model
+from keras_mobilenets.utils import SHOWN, quiet
 
 INPUT_DTYPES = ("uint8", "int8", "float32")
 
 
 def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
-    """The model itself, or the one in a `.keras` file."""
-    if isinstance(model, keras.Model):
-        return model
-    path = user_path(model)
-    if not path.is_file():
-        raise FileNotFoundError(f"No such .keras file: {path}")
-    return keras.models.load_model(path, compile=False)
-
-
-def image_shape(model: keras.Model, given: tuple[int, ...] | None) -> tuple[int, int, int]:
-    """(height, width, channels) of what the file will take.
+    """The model itself, or the one in a file, whose weights are finite.
 
     Raises:
-        ValueError: the model has not one image input, or neither it nor the caller says its size.
+        FileNotFoundError: there is no such file.
+        ValueError: a weight is NaN or infinite.
     """
-    inputs = list(model.inputs) if isinstance(model, keras.Function | keras.Sequential) and model.built else []
-    if not inputs and given is None:
-        raise ValueError(f"{model.name} does not know its input: pass `input_shape=(height, width, channels)`.")
-    if len(inputs) > 1 or (inputs and len(inputs[0].shape) != 4):
-        shapes = [one.shape for one in inputs]
-        raise ValueError(f"{model.name}: one image input (batch, height, width, channels) is needed. It has: {shapes}")
-    known = inputs[0].shape[1:] if inputs else (None, None, None)
-    shape = tuple(given) if given is not None else known
-    if len(shape) != 3 or None in shape:
-        raise ValueError(
-            f"{model.name} takes images of any size: {known}. A file needs one: pass "
-            "`input_shape=(height, width, channels)`, for instance input_shape=(224, 224, 3)."
-        )
-    if any(size not in (None, wanted) for size, wanted in zip(known, shape, strict=True)):
-        raise ValueError(f"`input_shape` must fit the model's {known}. Received: input_shape={shape}")
-    height, width, channels = (int(size) for size in shape if size is not None)
-    return height, width, channels
+    if not isinstance(model, keras.Model):
+        model = load_model(model)
+    for variable in model.weights:
+        values = keras.ops.convert_to_numpy(variable)
+        if values.dtype.kind not in "iub" and not np.isfinite(values.astype("float32")).all():
+            raise ValueError(
+                f"{model.name} has weights that are not finite numbers (NaN or infinity), in {variable.path!r}: its "
+                "training diverged. Take weights from before, or train at a lower learning rate."
+            )
+    return model
 
 
-def flat_float32(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
+def flat_float32(model: keras.Model, signature: Signature) -> keras.Model:
     """The flat view of the model, or a copy of it if some layer computes in another precision than float32.
 
-    A subclassed model has no flat view and is given back as it is, built for images of `shape`.
+    A subclassed model has no flat view and is given back as it is, built for what it takes.
 
     Raises:
         ValueError: a subclassed model is in mixed precision.
     """
     functional = isinstance(model, keras.Function | keras.Sequential)
     if not model.built:
-        model(np.zeros((1, *shape), "float32"), training=False)
+        call(model, [np.zeros((1, *one.shape), one.dtype) for one in signature.inputs])
     flat = inline(model) if functional else model
     if all(layer.compute_dtype == "float32" for layer in flat.layers):
         return flat
@@ -99,7 +86,7 @@ def without_hard_swish(flat: keras.Model) -> keras.Model:
 
 def convert(
     model: keras.Model,
-    shape: tuple[int, int, int],
+    signature: Signature,
     *,
     scheme: str | None = None,
     input_dtype: str = "float32",
@@ -109,11 +96,12 @@ def convert(
 
     Args:
         model: whose weights are all float32.
-        shape: (height, width, channels).
+        signature: what it takes.
         scheme: None for float32, "dynamic", "float16", "int16x8" or "int8"; the latter
             expects fake quantization in the model.
         input_dtype: of input and output, for "int8".
-        samples: images, which "int16x8" takes its ranges from; none where the model has fake quantization of 16 bits.
+        samples: arrays for the inputs, which "int16x8" takes its ranges from; none where the model has fake
+            quantization of 16 bits.
 
     Returns:
         The file as TensorFlow's converter writes it.
@@ -124,7 +112,7 @@ def convert(
     import tensorflow as tf
 
     # The empty module stands for "no variables": without one the converter takes a path that it deprecates.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(model, shape)], tf.Module())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(model, signature)], tf.Module())
     if scheme is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "float16":
@@ -136,18 +124,32 @@ def convert(
         builtins = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [builtins]
         if len(samples):
-            converter.representative_dataset = lambda: ([image[None]] for image in samples)
-    with warnings.catch_warnings():
+            examples = list(zip(*samples, strict=True))
+            converter.representative_dataset = lambda: ([one[None] for one in each] for each in examples)
+    with warnings.catch_warnings(), quiet(even_if_it_fails=True):
         # "Statistics for quantized inputs were expected": the fake quantization in the model has them.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
         try:
             return converter.convert()
-        except (RuntimeError, ValueError) as error:  # MLIR's message runs over pages, the reason comes first
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{model.name} cannot be converted to {scheme or 'float32'}: {reason}") from error
+        except Exception as error:  # ConverterError and whatever else: MLIR's message runs over pages
+            raise ValueError(_refusal(model, scheme, str(error))) from error
 
 
-def _frozen(model: keras.Model, shape: tuple[int, int, int]) -> Any:
+def _refusal(model: keras.Model, scheme: str | None, message: str) -> str:
+    """The converter's message in a sentence: which operation, of which layer."""
+    reason = next(iter(re.findall(r"error: (.*)", message)), message.strip().splitlines()[0])
+    missing = re.findall(r"^\s*(?:TF Select|Flex|Custom) ops: (.*)", message, re.MULTILINE)
+    if missing:
+        reason = f"TFLite has no {', '.join(missing)}"
+    made_by = [layer.name for layer in model.layers if re.search(rf"[/\"]{re.escape(layer.name)}[/_\"]", message)]
+    where = f", in layer {' or '.join(map(repr, made_by[:SHOWN]))}" if made_by else ""
+    return (
+        f"{model.name} cannot be converted to {scheme or 'float32'}: {reason}{where}. Replace it by other layers, or "
+        "end the model before it and compute the rest outside."
+    )
+
+
+def _frozen(model: keras.Model, signature: Signature) -> Any:
     """The model as one function whose weights are constants.
 
     A function traced over the live variables keeps them (VAR_HANDLE, unfused batch normalization); a SavedModel on the
@@ -156,12 +158,16 @@ def _frozen(model: keras.Model, shape: tuple[int, int, int]) -> Any:
     import tensorflow as tf
 
     constants = [(variable, tf.constant(variable)) for variable in model.variables]
+    specs = [
+        tf.TensorSpec((1, *one.shape), one.dtype, name=f"input_{number}")  # numbers: TensorFlow changes names
+        for number, one in enumerate(signature.inputs)
+    ]
 
-    def serve(image):
+    def serve(*inputs):
         with keras.StatelessScope(state_mapping=constants):
-            return keras.tree.flatten(model(image, training=False))
+            return call(model, inputs)
 
-    return tf.function(serve).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32, name="image"))
+    return tf.function(serve).get_concrete_function(*specs)
 
 
 def require_tensorflow() -> None:

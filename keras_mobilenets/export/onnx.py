@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
-from keras_mobilenets.export.samples import Images
+from keras_mobilenets.export.samples import Samples
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.quantization import is_quantized, strip_quantization
 from keras_mobilenets.utils import atomic_path, output_path, require, user_path
 
@@ -18,7 +20,7 @@ def export_onnx(
     model: keras.Model | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
-    input_shape: tuple[int, int, int] | None = None,
+    input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
     opset_version: int = 17,
     verify: Any = None,
     verbose: bool = True,
@@ -29,9 +31,9 @@ def export_onnx(
     float weights are written: ONNX has no place for what quantization-aware training found.
 
     Args:
-        model: a Keras model with one image input, or the path of a `.keras` file.
+        model: a Keras model, or the path of a `.keras` or `.h5` file.
         path: of the file.
-        input_shape: (height, width, channels), for a model that takes images of any size.
+        input_shape: as in `export_tflite`.
         opset_version: of ONNX; 17 is what runtimes of the last years all read.
         verify: images as the model takes them, in whatever `fit` takes; seeded random ones by default.
         verbose: print the report as a table.
@@ -57,21 +59,21 @@ def export_onnx(
     require("tf2onnx", "onnx")
     runtime = require("onnxruntime", "onnx")
     model = conversion.load(model)
-    shape = conversion.image_shape(model, input_shape)
-    flat = conversion.flat_float32(strip_quantization(model) if is_quantized(model) else model, shape)
-    images = Images(model, None, verify, shape, "auto")
+    signature = Signature.of(model, input_shape)
+    flat = conversion.flat_float32(strip_quantization(model) if is_quantized(model) else model, signature)
+    samples = Samples(model, signature, None, verify, "auto")
+    specs = [keras.InputSpec(one.dtype, (None, *one.shape), name=one.name) for one in signature.inputs]
+    names = list(signature.outputs)
     with atomic_path(path) as temporary:
-        signature = [keras.InputSpec("float32", (None, *shape), name="image")]
-        flat.export(
-            str(temporary), format="onnx", verbose=False, input_signature=signature, opset_version=opset_version
-        )
+        flat.export(str(temporary), format="onnx", verbose=False, input_signature=specs, opset_version=opset_version)
         session = runtime.InferenceSession(temporary.read_bytes(), providers=["CPUExecutionProvider"])
-        answers = session.run(None, {session.get_inputs()[0].name: images.verify.astype("float32")})
-        compared = parity.measure(parity.predict(flat, images.verify), answers, images.source)
+        pairs = zip(signature.inputs, samples.verify, strict=True)
+        answers = session.run(None, {one.name: values.astype(one.dtype) for one, values in pairs})
+        expected = parity.predict(flat, samples.verify, names)
+        compared = parity.measure(expected, dict(zip(names, answers, strict=True)), samples.source)
         parity.require_equal(compared)
         size_bytes = temporary.stat().st_size
-    inputs = {session.get_inputs()[0].name: "float32 ? x " + " x ".join(map(str, shape))}
-    report = ServingReport(path, inputs, compared, size_bytes)
+    report = ServingReport(path, {one.name: str(one) for one in signature.inputs}, compared, size_bytes)
     if verbose:
         report.print()
     return report

@@ -1,43 +1,51 @@
-"""Whether the file answers as the Keras model does."""
+"""Whether the file answers as the Keras model does, output by output."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_mobilenets.tflite.file import read_tflite
-from keras_mobilenets.tflite.runner import TFLiteModel
+from keras_mobilenets.export.signature import call
 
 FLOAT_TOLERANCE = 1e-3  # of the largest output; float32 kernels differ by rounding, which stays far below that
-
+ABSURD = 0.5  # of the spread of an output: half of what it says is not the model's. Good files stay below 0.1
+POOR = 0.25  # post-training quantization on good models: 0.03 to 0.11
+ROUNDING_STEPS = 16  # of 256: a step of the scores is up to 8 at the softmax; two such are rounding, be an output flat
 BATCH = 16
 
 
 @dataclass(frozen=True)
-class Parity:
-    """A `.tflite` file beside its Keras model, on the same images.
+class OutputParity:
+    """One output of a file beside the Keras model's.
 
     Attributes:
-        images: how many.
-        source: which: "calibration", "verify" or "random".
-        agreement: share of images with the same highest score; None where the first output has no classes.
-        max_difference, mean_difference: of all outputs, in their own unit.
-        max_steps, mean_steps: the same in steps of the file's integer outputs; None where an output is float.
+        name: of the output.
+        agreement: share of examples with the same highest score; None of outputs that are no scores.
+        max_difference, mean_difference: in its own unit.
+        max_steps, mean_steps: the same in steps of the file's integers; None of a float output.
+        noise: mean difference as a share of the standard deviation of the Keras model's output.
         largest: the largest absolute value that the Keras model gave.
     """
 
-    images: int
-    source: str
+    name: str
     agreement: float | None
     max_difference: float
     mean_difference: float
     max_steps: float | None
     mean_steps: float | None
+    noise: float
     largest: float
+
+    def exceeds(self, limit: float) -> bool:
+        """Whether the noise is above a limit, and more than rounding to a few steps can be."""
+        if self.max_steps is None:
+            return self.noise > limit and self.max_difference > self.largest / ROUNDING_STEPS
+        return self.noise > limit and self.max_steps > ROUNDING_STEPS
 
     def __str__(self) -> str:
         parts = [] if self.agreement is None else [f"top-1 agreement {self.agreement:.1%}"]
@@ -45,42 +53,80 @@ class Parity:
             parts.append(f"largest difference {self.max_steps:.3g} steps, mean {self.mean_steps:.3g}")
         else:
             parts.append(f"largest difference {self.max_difference:.3g}, mean {self.mean_difference:.3g}")
-        kind = {"calibration": "calibration images", "verify": "given images", "random": "random images"}[self.source]
-        return f"{', '.join(parts)} ({self.images} {kind})"
+        return ", ".join(parts)
 
 
-def compare(model: keras.Model, content: bytes, images: np.ndarray, given: np.ndarray, source: str) -> Parity:
-    """Runs a file beside its Keras model.
+@dataclass(frozen=True)
+class Parity:
+    """A file beside its Keras model, on the same examples.
 
-    Args:
-        model: the Keras model.
-        content: of the file.
-        images: as the Keras model takes them.
-        given: the same images, as `TFLiteModel.predict` takes them.
-        source: what to call them.
-
-    Returns:
-        A `Parity`.
-
-    Raises:
-        RuntimeError: either gives a value that is not a finite number.
+    Attributes:
+        images: how many.
+        source: which: "calibration", "verify" or "random".
+        outputs: each output.
+        agreement: the lowest of the outputs that are scores; None where none is.
+        max_difference, max_steps, largest: the largest of all outputs; `max_steps` is None where one is float.
+        mean_difference, mean_steps: the largest of the outputs' means.
     """
-    answers = as_list(TFLiteModel(content).predict(given))
-    graph = read_tflite(content).graph
-    scales = [graph.tensors[index].scales for index in graph.outputs]
-    return measure(predict(model, images), answers, source, [float(one[0]) if len(one) else None for one in scales])
+
+    images: int
+    source: str
+    outputs: tuple[OutputParity, ...]
+
+    @property
+    def agreement(self) -> float | None:
+        return min((one.agreement for one in self.outputs if one.agreement is not None), default=None)
+
+    @property
+    def max_difference(self) -> float:
+        return max(one.max_difference for one in self.outputs)
+
+    @property
+    def mean_difference(self) -> float:
+        return max(one.mean_difference for one in self.outputs)
+
+    @property
+    def max_steps(self) -> float | None:
+        steps = [one.max_steps for one in self.outputs if one.max_steps is not None]
+        return max(steps) if len(steps) == len(self.outputs) else None
+
+    @property
+    def mean_steps(self) -> float | None:
+        steps = [one.mean_steps for one in self.outputs if one.mean_steps is not None]
+        return max(steps) if len(steps) == len(self.outputs) else None
+
+    @property
+    def largest(self) -> float:
+        return max(one.largest for one in self.outputs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON takes it."""
+        names = ("agreement", "max_difference", "mean_difference", "max_steps", "mean_steps", "largest")
+        return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in names}}
+
+    def __str__(self) -> str:
+        kind = {"calibration": "calibration images", "verify": "given images", "random": "random images"}[self.source]
+        named = [f"{one.name}: {one}" for one in self.outputs] if len(self.outputs) > 1 else [str(self.outputs[0])]
+        return f"{'; '.join(named)} ({self.images} {kind})"
 
 
 def measure(
-    expected: list[np.ndarray], answers: list[np.ndarray], source: str, steps: Sequence[float | None] = ()
+    expected: Mapping[str, np.ndarray],
+    answers: Mapping[str, np.ndarray],
+    source: str,
+    *,
+    steps: Mapping[str, float] | None = None,
+    scores: Collection[str] | None = None,
 ) -> Parity:
     """Compares outputs.
 
     Args:
-        expected: of the Keras model, one array for each output.
+        expected: of the Keras model, by name of the output.
         answers: of the file.
         source: where the images came from.
-        steps: size of one step of each output, None for a float one; all are float by default.
+        steps: size of one step of each integer output.
+        scores: names of outputs (batch, classes) that are scores; by default those that are, of all outputs, the only
+            one, or probabilities.
 
     Returns:
         A `Parity`.
@@ -88,54 +134,80 @@ def measure(
     Raises:
         RuntimeError: a value is not a finite number.
     """
-    if not all(np.isfinite(one).all() for one in [*expected, *answers]):
+    if not all(np.isfinite(one).all() for one in [*expected.values(), *answers.values()]):
         raise RuntimeError("The model or its file gives values that are not finite numbers, so nothing was written.")
-    pairs = list(zip(expected, answers, strict=True))
-    differences = [np.abs(left - right.astype(np.float32)).ravel() for left, right in pairs]
-    whole = np.concatenate(differences)
-    integer = bool(steps) and None not in steps
-    in_steps = np.concatenate([one / step for one, step in zip(differences, steps, strict=True)]) if integer else None
-    return Parity(
-        images=len(expected[0]),
-        source=source,
-        agreement=_agreement(expected[0], answers[0]),
-        max_difference=float(whole.max()),
-        mean_difference=float(whole.mean()),
-        max_steps=None if in_steps is None else float(in_steps.max()),
-        mean_steps=None if in_steps is None else float(in_steps.mean()),
-        largest=float(max(np.abs(one).max() for one in expected)),
+    if scores is None:
+        scores = [name for name, one in expected.items() if len(expected) == 1 or _are_probabilities(one)]
+    outputs = [
+        _compared(name, one, np.asarray(answers[name], np.float32), (steps or {}).get(name), name in scores)
+        for name, one in expected.items()
+    ]
+    return Parity(len(next(iter(expected.values()))), source, tuple(outputs))
+
+
+def _compared(name: str, left: np.ndarray, right: np.ndarray, step: float | None, is_score: bool) -> OutputParity:
+    difference = np.abs(left - right)
+    largest, mean = float(difference.max()), float(difference.mean())
+    has_classes = is_score and left.ndim == 2 and left.shape[-1] > 1
+    return OutputParity(
+        name=name,
+        agreement=float(np.mean(left.argmax(-1) == right.argmax(-1))) if has_classes else None,
+        max_difference=largest,
+        mean_difference=mean,
+        max_steps=None if step is None else largest / step,
+        mean_steps=None if step is None else mean / step,
+        noise=mean / max(float(left.std()), 1e-12),
+        largest=float(np.abs(left).max()),
     )
+
+
+def _are_probabilities(values: np.ndarray) -> bool:
+    return values.ndim == 2 and bool(np.all(values >= 0) and np.allclose(values.sum(-1), 1, atol=1e-3))
 
 
 def require_equal(found: Parity) -> None:
     """Raises a RuntimeError if a float32 file differs from its model by more than rounding."""
-    if found.max_difference > FLOAT_TOLERANCE * max(1.0, found.largest):
-        raise RuntimeError(
-            f"The file does not answer as the Keras model does, so nothing was written: {found}. Layers that behave "
-            "differently when traced (Python control flow, random numbers at inference) are the usual cause."
-        )
+    for one in found.outputs:
+        if one.max_difference > FLOAT_TOLERANCE * max(1.0, one.largest):
+            raise RuntimeError(
+                f"The file does not answer as the Keras model does, so nothing was written: {found}. Layers that "
+                "behave differently when traced (Python control flow, random numbers at inference) are the usual cause."
+            )
 
 
-def agreement(model: keras.Model, content: bytes, images: np.ndarray, given: np.ndarray) -> float | None:
-    """Share of images on which a file and a Keras model have the same highest score; arguments as in `compare`."""
-    return _agreement(predict(model, images)[0], as_list(TFLiteModel(content).predict(given))[0])
+def require_alike(found: Parity) -> None:
+    """Raises a RuntimeError if an output of a file says something else than the model that it was made from.
+
+    That is, if the mean difference is more than half the standard deviation of the output, and the largest is more
+    than rounding.
+    """
+    for one in found.outputs:
+        if one.exceeds(ABSURD):
+            raise RuntimeError(
+                f"The file does not answer as the quantized Keras model does, so nothing was written: its output "
+                f"{one.name!r} is off by {one.noise:.2f} of its standard deviation on average, where good files stay "
+                "below 0.1. Leave the layers before it in float (quantize_model(model, skip=[...]); "
+                "quantization_report says which), or export with quantize='float16'."
+            )
 
 
-def predict(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+def losses(found: Parity) -> tuple[str, ...]:
+    """A sentence for each output that post-training quantization has changed badly."""
+    return tuple(
+        f"Output {one.name!r} differs from the float model's by {one.noise:.2f} of its standard deviation on average "
+        f"({one}), where good models stay near 0.1: calibrate on pictures as the model takes them, or train it "
+        "quantization-aware."
+        for one in found.outputs
+        if one.exceeds(POOR)
+    )
+
+
+def predict(model: keras.Model, arrays: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
     """Like `model.predict`, without tracing: for so few images that takes several times as long as running them."""
     batches = [
-        [keras.ops.convert_to_numpy(one) for one in as_list(model(images[start : start + BATCH], training=False))]
-        for start in range(0, len(images), BATCH)
+        [keras.ops.convert_to_numpy(one) for one in call(model, [each[start : start + BATCH] for each in arrays])]
+        for start in range(0, len(arrays[0]), BATCH)
     ]
-    return [np.concatenate(parts).astype(np.float32) for parts in zip(*batches, strict=True)]
-
-
-def _agreement(left: np.ndarray, right: np.ndarray) -> float | None:
-    if left.ndim < 2 or left.shape[-1] < 2:
-        return None
-    return float(np.mean(np.argmax(left, -1) == np.argmax(right, -1)))
-
-
-def as_list(outputs: Any) -> list[np.ndarray]:
-    """Outputs of any structure, flat."""
-    return list(keras.tree.flatten(outputs))
+    return dict(
+        zip(names, (np.concatenate(parts).astype(np.float32) for parts in zip(*batches, strict=True)), strict=True)
+    )

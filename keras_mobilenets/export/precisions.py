@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mobilenets.export import conversion
+from keras_mobilenets.export.samples import Samples
+from keras_mobilenets.export.signature import Signature, structured
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import (
     FakeQuant,
@@ -19,6 +22,7 @@ from keras_mobilenets.quantization import (
     strip_quantization,
 )
 from keras_mobilenets.quantization.bias_correction import channel_means, correct_biases
+from keras_mobilenets.quantization.settings import InputRange
 
 SCHEMES = ("auto", None, "dynamic", "float16", "int8", "int16x8")
 
@@ -44,24 +48,22 @@ class Converted:
 
 def convert(
     model: keras.Model,
-    shape: tuple[int, int, int],
+    signature: Signature,
+    samples: Samples,
     *,
     quantize: str | None,
     target: str,
     input_dtype: str,
-    calibration: Callable[[], np.ndarray],
-    scale: PixelScale | None = None,
 ) -> Converted:
     """Converts a model by a scheme.
 
     Args:
         model: float or quantized.
-        shape: (height, width, channels).
+        signature: what it takes and gives.
+        samples: for the schemes that need ranges.
         quantize: one of `SCHEMES`.
         target: what will run an int8 file.
         input_dtype: of an int8 file's input and output.
-        calibration: gives images as the model takes them, for the schemes that need ranges.
-        scale: from pixels to what the model takes.
 
     Returns:
         A `Converted`.
@@ -72,14 +74,14 @@ def convert(
     if own == "int16x8" and scheme == "int8":
         raise ValueError(f"{model.name} is quantized with feature maps of 16 bits: `quantize` must be 'int16x8'.")
     if scheme == "int8" or (scheme == "int16x8" and own == scheme):
-        reference = model if quantized else post_training_quantized(model, target, calibration(), scale)
+        reference = model if quantized else _post_training(model, signature, samples, target)
         flat = deployable(reference, target=target)
     else:
-        flat = reference = conversion.flat_float32(strip_quantization(model) if quantized else model, shape)
-    samples: Sequence[np.ndarray] = ()
+        flat = reference = conversion.flat_float32(strip_quantization(model) if quantized else model, signature)
+    arrays: Sequence[np.ndarray] = ()
     if scheme == "int16x8" and own != scheme:
-        samples, flat = list(calibration()), conversion.without_hard_swish(flat)
-    content = conversion.convert(flat, shape, scheme=scheme, input_dtype=input_dtype, samples=samples)
+        arrays, flat = samples.for_calibration(), conversion.without_hard_swish(flat)
+    content = conversion.convert(flat, signature, scheme=scheme, input_dtype=input_dtype, samples=arrays)
     names = tuple(layer.name for layer in flat.layers)
     return Converted(content, scheme, reference, scheme == "int8" and not quantized, names)
 
@@ -90,12 +92,23 @@ def _scheme_of(model: keras.Model) -> str:
     return "int16x8" if widths == {16} else "int8"
 
 
+def _post_training(model: keras.Model, signature: Signature, samples: Samples, target: str) -> keras.Model:
+    ranges = [scale.range if scale is not None else None for scale in samples.scales]
+    inputs = structured(model, samples.for_calibration())
+    if len(ranges) == 1:
+        return post_training_quantized(model, target, inputs, ranges[0])
+    named = dict(zip((one.name for one in signature.inputs), ranges, strict=True))
+    return post_training_quantized(model, target, inputs, named)
+
+
 def post_training_quantized(
-    model: keras.Model, target: str, images: np.ndarray, scale: PixelScale | None = None
+    model: keras.Model, target: str, images: Any, input_range: InputRange = None
 ) -> keras.Model:
     """The quantized twin of a float model, with ranges and corrected biases from images, as the model takes them."""
-    scale = scale or PixelScale.known(model, images)
-    quantized = quantize_model(model, target=target, observer="min_max", input_range=scale.range if scale else None)
+    if input_range is None and hasattr(images, "shape"):
+        scale = PixelScale.known(model, images)
+        input_range = scale.range if scale is not None else None
+    quantized = quantize_model(model, target=target, observer="min_max", input_range=input_range)
     calibrate(quantized, images)
     correct_biases(quantized, channel_means(strip_quantization(quantized), images), images)
     return quantized

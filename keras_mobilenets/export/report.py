@@ -23,27 +23,41 @@ class ExportReport:
         quantize: "int8", "int16x8", "float16", "dynamic", or None for float32.
         parity: the file beside the Keras model that it was made from; for post-training quantization beside the
             quantized Keras model.
-        float_agreement: for post-training quantization, the share of images on which the file and the float model
-            have the same highest score; else None.
+        float_parity: for post-training quantization, the file beside the float model; else None.
         audit: what is inside the file.
         labels: how many class names it carries.
+        warnings: what makes the file worse than its model, a sentence each.
     """
 
     path: Path
     quantize: str | None
     parity: Parity
-    float_agreement: float | None
+    float_parity: Parity | None
     audit: Audit
     labels: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def float_agreement(self) -> float | None:
+        """The share of images on which the file and the float model have the same highest score."""
+        return None if self.float_parity is None else self.float_parity.agreement
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON takes them."""
-        return {**dataclasses.asdict(self), "path": str(self.path), "audit": self.audit.to_dict()}
+        return {
+            **dataclasses.asdict(self),
+            "path": str(self.path),
+            "parity": self.parity.to_dict(),
+            "float_parity": self.float_parity and self.float_parity.to_dict(),
+            "float_agreement": self.float_agreement,
+            "audit": self.audit.to_dict(),
+        }
 
     def __rich__(self) -> Table:
         rows = [("precision", self.quantize or "float32"), ("against Keras", str(self.parity))]
-        if self.float_agreement is not None:
-            rows.append(("against float", f"top-1 agreement {self.float_agreement:.1%}"))
+        if self.float_parity is not None:
+            rows.append(("against float", str(self.float_parity)))
+        rows.extend(("[bold red]warning[/]", one) for one in self.warnings)
         rows.extend(self.audit.rows())
         if self.labels:
             rows.append(("labels", f"{self.labels} class names inside the file"))
@@ -72,7 +86,7 @@ class ServingReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON takes them."""
-        return {**dataclasses.asdict(self), "path": str(self.path)}
+        return {**dataclasses.asdict(self), "path": str(self.path), "parity": self.parity.to_dict()}
 
     def __rich__(self) -> Table:
         rows = [("against Keras", str(self.parity)), *self.signatures.items()]

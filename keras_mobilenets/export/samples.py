@@ -1,4 +1,4 @@
-"""Images to calibrate and to verify on: from whatever `fit` takes, or made up."""
+"""What to calibrate and to verify on: from whatever `fit` takes, or made up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.export.signature import Input, Signature
+from keras_mobilenets.graph import Graph
 from keras_mobilenets.layers import inline
 from keras_mobilenets.pixels import PixelScale, check_input_range
 from keras_mobilenets.quantization import InputQuant, is_quantized
@@ -18,33 +20,57 @@ VERIFICATION_IMAGES = 64
 RANDOM_IMAGES = 8
 
 
-def take_images(data: Any, limit: int) -> np.ndarray:
-    """The first images of what `fit` takes, without the labels.
+def take(data: Any, signature: Signature, limit: int, name: str = "data") -> list[np.ndarray]:
+    """The first examples of what `fit` takes, without the labels.
 
     Args:
-        data: an array of images, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator or a list of batches;
-            a batch is images, or a tuple that begins with them. No more is read of it than needed.
-        limit: how many images at most.
+        data: arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator or a list of batches, each as
+            `Signature.arrays` takes it. No more is read of it than needed.
+        signature: of the model.
+        limit: how many at most.
+        name: of the argument, for the message.
 
     Returns:
-        (images, height, width, channels), in their own dtype.
+        One array (examples, ...) for each input, in its own dtype.
 
     Raises:
-        ValueError: there are no images, or they are not of rank 4.
+        ValueError: there is nothing in it, it does not fit the model, or it holds NaN or infinity.
     """
-    taken: list[np.ndarray] = []
+    taken: list[list[np.ndarray]] = []
     count = 0
-    for batch in _batches(data):
-        images = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
-        if images.ndim != 4:
-            raise ValueError(f"Images must come as (batch, height, width, channels). Received: shape {images.shape}")
-        taken.append(images[: limit - count])
-        count += len(taken[-1])
+    for batch in _batches(data, signature):
+        arrays = signature.arrays(batch)
+        if arrays is None:
+            raise ValueError(_unfit(batch, signature, name))
+        taken.append([np.asarray(one[: limit - count]) for one in arrays])
+        count += len(taken[-1][0])
         if count >= limit:
             break
     if not count:
-        raise ValueError("There are no images in the data to calibrate or verify with.")
-    return np.concatenate(taken)
+        raise ValueError(f"There are no images in `{name}`: it is empty.")
+    whole = [np.concatenate(parts) for parts in zip(*taken, strict=True)]
+    for one, values in zip(signature.inputs, whole, strict=True):
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(-1))
+            raise ValueError(
+                f"`{name}` holds values that are not finite numbers (NaN or infinity), for the input {one.name!r} in "
+                f"{len(broken)} of {len(values)} examples; the first is number {broken[0]}."
+            )
+    return whole
+
+
+def take_images(data: Any, limit: int) -> np.ndarray:
+    """The first images (images, height, width, channels) of what `fit` takes, whatever their size: see `take`."""
+    return take(data, Signature((Input("images", (None, None, None)),), ()), limit)[0]  # type: ignore[arg-type]
+
+
+def _unfit(batch: Any, signature: Signature, name: str) -> str:
+    """What is wrong with a batch."""
+    wanted = ", ".join(f"{one.name}: {('batch', *one.shape)}" for one in signature.inputs).replace("None", "any")
+    shapes = keras.tree.map_structure(np.shape, batch)
+    if hasattr(batch, "shape"):
+        shapes = f"shape {shapes}"
+    return f"`{name}` must give what the model takes, {wanted}. Received: {shapes}"
 
 
 def labelled_batches(data: Any, batch_size: int, steps: int | None = None) -> list[tuple[Any, np.ndarray | None]]:
@@ -87,72 +113,97 @@ def _inputs_and_classes(batch: Any) -> tuple[Any, np.ndarray | None]:
     return batch[0], (labels.argmax(-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.ravel()).astype(int)
 
 
-def _batches(data: Any) -> Iterable[Any]:
+def _batches(data: Any, signature: Signature | None = None) -> Iterable[Any]:
     if hasattr(data, "shape") or (isinstance(data, tuple) and hasattr(data[0], "shape")):
+        return [data]
+    if isinstance(data, dict | tuple) or (signature is not None and isinstance(data, list) and signature.arrays(data)):
         return [data]
     if isinstance(data, keras.utils.PyDataset):
         return (data[number] for number in range(data.num_batches))
     return data
 
 
-def random_images(shape: tuple[int, int, int], count: int) -> np.ndarray:
-    """Seeded images of smooth colours, as bytes: they pass through a network more like photographs than noise does."""
-    height, width, channels = shape
+def random_values(one: Input, count: int) -> np.ndarray:
+    """Seeded values for an input: smooth colours as bytes for images, as they pass a network more like photographs than
+    noise does; else floats around 0, or zeros and ones."""
     generator = np.random.default_rng(0)
-    coarse = generator.integers(0, 256, (count, 4, 4, channels))
-    rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
-    return coarse[:, rows][:, :, columns].astype(np.uint8)
+    if one.is_image:
+        height, width, channels = one.shape
+        coarse = generator.integers(0, 256, (count, 4, 4, channels))
+        rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
+        return coarse[:, rows][:, :, columns].astype(np.uint8)
+    if one.dtype == "float32":
+        return generator.normal(size=(count, *one.shape)).astype(np.float32)
+    return generator.integers(0, 2, (count, *one.shape)).astype(one.dtype)
 
 
-def given_scale(model: keras.Model, given: Any, images: Any = None) -> PixelScale | None:
+def given_scale(model: keras.Model, one: Input, given: Any, images: Any = None) -> PixelScale | None:
     """What the user says of pixels: "auto" reads it off the model, and off images where it does not say; (mean, std).
 
-    None where nobody says it.
+    None where nobody says it, or the input is no image.
     """
+    if isinstance(given, dict):
+        given = given.get(one.name, "auto")
+    if not one.is_image or given is None:
+        return None
     if isinstance(given, str) and given == "auto":
-        return PixelScale.known(model, images)
-    return None if given is None else PixelScale.standardizing(*given)
+        known = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+        return PixelScale.known(model, images, image=one.name if one.name in known else None)
+    return PixelScale.standardizing(*given)
 
 
-def grid_of(model: keras.Model) -> PixelScale | None:
-    """What the input of the deployed graph takes, where it is not what the model takes: its grid holds 0."""
-    layers = inline(model).layers if is_quantized(model) else ()
-    found = (layer for layer in layers if isinstance(layer, InputQuant))
-    return next((PixelScale(layer.scale, -layer.zero_point * layer.scale) for layer in found), None)
+def grids_of(model: keras.Model, signature: Signature) -> dict[str, PixelScale]:
+    """What inputs of the deployed graph take, where it is not what the model takes: their grid holds 0."""
+    if not is_quantized(model):
+        return {}
+    graph = Graph.of(inline(model))
+    consumers, grids = graph.consumers(), {}
+    for one, node in zip(signature.inputs, keras.tree.flatten(graph.inputs), strict=True):
+        while consumers[node] and not isinstance(consumers[node][0].layer, InputQuant):
+            node = consumers[node][0]
+        for reader in consumers[node][:1]:
+            layer = reader.layer
+            grids[one.name] = PixelScale(layer.scale, -layer.zero_point * layer.scale)
+    return grids
 
 
-class Images:
-    """The images to calibrate and to verify on; each source is read once, a generator can give no more.
+class Samples:
+    """What to calibrate and to verify on; each source is read once, a generator can give no more.
 
     Args:
-        model: what takes them.
+        model: what takes it.
+        signature: of the model.
         calibration, verify: what the user gave, or None.
-        shape: (height, width, channels).
-        normalization: "auto", (mean, std) or None, as the user gave it.
+        normalization: "auto", (mean, std) or None, or a dictionary of these by input, as the user gave it.
 
     Attributes:
-        verify: images as the model takes them.
+        verify: an array for each input, as the model takes them.
         source: "verify", "calibration" or "random": where `verify` came from.
-        scale: from pixels to what the model takes; None where it is not known.
+        scales: for each input, from pixels to what the model takes; None where it is not known, or is no image.
     """
 
-    def __init__(self, model: keras.Model, calibration: Any, verify: Any, shape: tuple, normalization: Any):
-        self.calibration = None if calibration is None else take_images(calibration, CALIBRATION_IMAGES)
+    def __init__(self, model: keras.Model, signature: Signature, calibration: Any, verify: Any, normalization: Any):
+        self.calibration = (
+            None if calibration is None else take(calibration, signature, CALIBRATION_IMAGES, "calibration")
+        )
         if verify is not None:
-            self.source, self.verify = "verify", take_images(verify, VERIFICATION_IMAGES)
+            self.source, self.verify = "verify", take(verify, signature, VERIFICATION_IMAGES, "verify")
         elif self.calibration is not None:
-            self.source, self.verify = "calibration", self.calibration[:VERIFICATION_IMAGES]
+            self.source, self.verify = "calibration", [one[:VERIFICATION_IMAGES] for one in self.calibration]
         else:
-            self.source, self.verify = "random", random_images(shape, RANDOM_IMAGES)
-        seen = None if self.source == "random" else self.verify if self.calibration is None else self.calibration
-        self.scale = given_scale(model, normalization, seen)
+            self.source, self.verify = "random", [random_values(one, RANDOM_IMAGES) for one in signature.inputs]
+        seen = [None] * len(self.verify) if self.source == "random" else self.calibration or self.verify
+        pairs = zip(signature.inputs, seen, strict=True)
+        self.scales = [given_scale(model, one, normalization, images) for one, images in pairs]
         if self.source == "random":  # where nobody knows what the model takes, any range shows whether a file is equal
-            self.verify = (self.scale or PixelScale.between(-1, 1))(self.verify)
-        else:
-            check_input_range(model, self.verify, stacklevel=4)
+            for number, (one, scale) in enumerate(zip(signature.inputs, self.scales, strict=True)):
+                if one.is_image and one.dtype == "float32":
+                    self.verify[number] = (scale or PixelScale.between(-1, 1))(self.verify[number])
+        elif len(signature.inputs) == 1 and signature.inputs[0].is_image:
+            check_input_range(model, self.verify[0], stacklevel=4)
 
-    def for_calibration(self) -> np.ndarray:
-        """The images that ranges are taken from."""
+    def for_calibration(self) -> list[np.ndarray]:
+        """What ranges are taken from."""
         if self.calibration is None:
             raise ValueError(
                 "Integer ranges of a float model come from images: pass `calibration`, a few hundred of them as the "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ import keras
 from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export import precisions as schemes
 from keras_mobilenets.export.report import ExportReport
-from keras_mobilenets.export.samples import Images, grid_of
+from keras_mobilenets.export.samples import Samples, grids_of
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.twin import target_for
 from keras_mobilenets.tflite import metadata
 from keras_mobilenets.tflite.audit import audit
 from keras_mobilenets.tflite.edit.slim import slim
-from keras_mobilenets.tflite.file import read_tflite
+from keras_mobilenets.tflite.file import TFLiteFile, read_tflite
+from keras_mobilenets.tflite.labels import labels_by_output
+from keras_mobilenets.tflite.metadata import TensorInfo
+from keras_mobilenets.tflite.runner import TFLiteModel
 from keras_mobilenets.utils import atomic_path, output_path, user_path
 
 
@@ -29,10 +34,10 @@ def export_tflite(
     quantize: str | None = "auto",
     target: str | None = None,
     input_dtype: str = "uint8",
-    input_shape: tuple[int, int, int] | None = None,
+    input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
     dynamic_batch: bool = False,
-    labels: Sequence[str] | str | os.PathLike[str] | None = None,
-    normalization: str | tuple[Any, Any] | None = "auto",
+    labels: Any = None,
+    normalization: str | tuple[Any, Any] | Mapping[str, Any] | None = "auto",
     calibration: Any = None,
     verify: Any = None,
     strict: bool = False,
@@ -44,8 +49,9 @@ def export_tflite(
     ones. An export that fails leaves the file that was there before as it was.
 
     Args:
-        model: a Keras model with one image input, or the path of a `.keras` file: float or from `quantize_model`,
-            with composite and nested layers, in any precision.
+        model: a Keras model with any inputs and outputs, or the path of a `.keras` or `.h5` file: float or from
+            `quantize_model`, with composite and nested layers, in any precision. The file calls inputs and outputs as
+            Keras does.
         path: of the file.
         quantize: "auto" is what a quantized model was quantized for, and None for a float one; None is float32;
             "dynamic" stores 8-bit kernels and computes in float; "float16" stores 16-bit kernels; "int8" is integer
@@ -56,13 +62,17 @@ def export_tflite(
         input_dtype: of input and output of an int8 file: "uint8" takes raw pixels, "int8" pixels less 128 (fastest),
             "float32" normalized ones, by the mean and std in the file's metadata: integer input has a 0, so that
             [-1, 1] is `(pixel - 128) / 127.5` there.
-        input_shape: (height, width, channels), for a model that takes images of any size.
+        input_shape: (height, width, channels), for a model that takes images of any size; for other inputs a
+            dictionary by name.
         dynamic_batch: whether the file declares its batch as variable. It may be resized either way.
-        labels: the class names in the order of the scores, or the path of a file with one a line. They are written
-            into the file, where MediaPipe Tasks finds them.
+        labels: the class names in the order of the scores, the path of a file with one a line, or a dictionary with
+            their indices, as `class_indices`. They belong to the output whose last axis they fit; of several such,
+            {output name: class names}. Two names for a single score are those of 0 and of 1. They are written into the
+            file, where MediaPipe Tasks finds them.
         normalization: from pixels to what the model takes, as (mean, std) of `(pixel - mean) / std`. "auto" reads it
-            off the model or, where that does not say, off the images given; None writes none.
-        calibration: images as the model takes them, in whatever `fit` takes; the first 256 are used.
+            off the model or, where that does not say, off the images given; None writes none. For several images a
+            dictionary by name.
+        calibration: images, and what else the model takes, in whatever `fit` takes; the first 256 are used.
         verify: likewise, to compare on; the first 64 are used. By default `calibration`.
         strict: fail, and write nothing, when an operation or tensor between input and output is not integer.
         verbose: print the report as a table.
@@ -77,12 +87,13 @@ def export_tflite(
     A float file keeps HARD_SWISH, which XNNPACK has in float. docs/targets.md says more, with figures.
 
     Returns:
-        An `ExportReport`.
+        An `ExportReport`. Post-training quantization that loses much of the float model's answers is warned of.
 
     Raises:
         FileNotFoundError: the model file or the label file does not exist.
         ValueError: an argument does not fit, or `strict` found something that is not integer.
-        RuntimeError: Keras does not run on TensorFlow, or the file does not answer as the model does.
+        RuntimeError: Keras does not run on TensorFlow, the runtime does not run the file, or it does not answer as the
+            model does: a float32 file up to rounding, others up to half the standard deviation of an output.
         OSError: the file cannot be written, for instance because the disk is full.
 
     Example:
@@ -99,40 +110,31 @@ def export_tflite(
     output_path(path)
     model = conversion.load(model)
     target = target_for(model, target)
-    shape = conversion.image_shape(model, input_shape)
-    names = read_label_list(labels)
-    images = Images(model, calibration, verify, shape, normalization)
-    made = schemes.convert(
-        model,
-        shape,
-        quantize=quantize,
-        target=target,
-        input_dtype=input_dtype,
-        calibration=images.for_calibration,
-        scale=images.scale,
+    signature = Signature.of(model, input_shape)
+    names = labels_by_output(labels, signature.outputs)
+    samples = Samples(model, signature, calibration, verify, normalization)
+    made = schemes.convert(model, signature, samples, quantize=quantize, target=target, input_dtype=input_dtype)
+    grids = grids_of(made.reference, signature) if made.scheme in ("int8", "int16x8") else {}
+    takes_pixels = made.scheme == "int8" and input_dtype != "float32"
+    described = _described(signature, samples, {} if takes_pixels else grids, names)
+    content = slim(
+        made.content,
+        layer_names=made.layer_names,
+        input_names=[one.name for one in signature.inputs],
+        output_names=list(signature.outputs),
+        dynamic_batch=dynamic_batch,
+        fast_pixels=target == "xnnpack",
+        metadata={metadata.ENTRY: metadata.describe(model.name, *described)},
     )
-    fast_pixels = target == "xnnpack"
-    content = _finished(made, model, shape, images.scale, names, dynamic_batch, fast_pixels)
-    report = _report(path, content, made, model, images, len(names))
+    file = read_tflite(metadata.append_labels(content, described[1]))
+    report = _report(path, file, made, model, signature, samples, grids, names)
     if strict and not report.audit.is_integer:
         found = report.audit.float_operations or report.audit.float_tensors
         raise ValueError(f"Not integer throughout, so nothing was written: {', '.join(found)}")
-    _write(path, content)
+    _write(path, file.content)
     if verbose:
         report.print()
     return report
-
-
-def read_label_list(labels: Sequence[str] | str | os.PathLike[str] | None) -> list[str]:
-    """Class names as given, or from a file with one a line."""
-    if labels is None:
-        return []
-    if isinstance(labels, str | os.PathLike):
-        path = user_path(labels)
-        if not path.is_file():
-            raise FileNotFoundError(f"No such label file: {path}")
-        return path.read_text(encoding="utf-8").splitlines()
-    return [str(label) for label in labels]
 
 
 def _check_choices(quantize: str | None, input_dtype: str) -> None:
@@ -143,62 +145,67 @@ def _check_choices(quantize: str | None, input_dtype: str) -> None:
         raise ValueError(f"`input_dtype` must be one of {choices}. Received: input_dtype={input_dtype!r}")
 
 
-def _finished(
-    made: schemes.Converted,
-    model: keras.Model,
-    shape: tuple[int, int, int],
-    scale: PixelScale | None,
-    labels: list[str],
-    dynamic_batch: bool,
-    fast_pixels: bool,
-) -> bytes:
-    """The converter's file in fewer bytes, with metadata and labels in it."""
-    graph = read_tflite(made.content).graph
-    classes = graph.tensors[graph.outputs[0]].shape[-1]
-    if graph.tensors[graph.inputs[0]].is_float:
-        scale = grid_of(made.reference) or scale
-    if labels and len(labels) != classes:
-        raise ValueError(f"`labels` must name the model's {classes} classes. Received: {len(labels)} names")
-    names = _output_names(model)
-    entry = metadata.describe(
-        name=model.name, image_shape=shape, normalization=scale, output_names=names, labels=bool(labels)
-    )
-    content = slim(
-        made.content,
-        layer_names=made.layer_names,
-        output_names=names,
-        dynamic_batch=dynamic_batch,
-        fast_pixels=fast_pixels,
-        metadata=entry,
-    )
-    return metadata.append_labels(content, labels) if labels else content
-
-
-def _output_names(model: keras.Model) -> list[str]:
-    """In the order in which `keras.tree` flattens the outputs."""
-    if isinstance(model, keras.Function) and isinstance(model.output, dict):
-        return sorted(model.output)
-    return list(getattr(model, "output_names", None) or ["output"])
+def _described(
+    signature: Signature, samples: Samples, grids: Mapping[str, PixelScale], names: Mapping[str, Sequence[str]]
+) -> tuple[list[TensorInfo], list[TensorInfo]]:
+    """What the metadata say of inputs and outputs; a float input of an integer graph takes what its grid holds."""
+    inputs = [
+        TensorInfo(one.name, one.shape, grids.get(one.name, scale) if scale is not None else None)
+        for one, scale in zip(signature.inputs, samples.scales, strict=True)
+    ]
+    outputs = [TensorInfo(name, shape, labels=tuple(names.get(name, ()))) for name, shape in signature.outputs.items()]
+    return inputs, outputs
 
 
 def _report(
     path: Path,
-    content: bytes,
+    file: TFLiteFile,
     made: schemes.Converted,
     model: keras.Model,
-    images: Images,
-    labels: int,
+    signature: Signature,
+    samples: Samples,
+    grids: Mapping[str, PixelScale],
+    names: Mapping[str, Sequence[str]],
 ) -> ExportReport:
-    given = images.verify
-    if images.scale is not None and grid_of(made.reference) is not None:
-        given = images.scale.pixels(given)  # what a camera gives, which the file takes without a float on the way
-    compared = parity.compare(made.reference, content, images.verify, given, images.source)
-    if made.scheme is None:
-        parity.require_equal(compared)
-    against_float = None
-    if made.is_post_training:
-        against_float = parity.agreement(model, content, images.verify, given)
-    return ExportReport(path, made.scheme, compared, against_float, audit(content), labels)
+    """Runs the file, and refuses it or tells what it is."""
+    try:
+        runner = TFLiteModel(file)
+    except ValueError as error:
+        raise RuntimeError(_refused(model, made, str(error))) from error
+    given = {}
+    for one, scale, values in zip(signature.inputs, samples.scales, samples.verify, strict=True):
+        # What a camera gives, which the file takes without a float on the way.
+        given[one.name] = scale.pixels(values) if scale is not None and one.name in grids else values
+    answers = runner.predict(given)
+    if len(signature.outputs) == 1:
+        answers = dict.fromkeys(signature.outputs, answers)
+    steps = {
+        name: float(file.graph.tensors[index].scales[0])
+        for name, index in zip(signature.outputs, file.graph.outputs, strict=True)
+        if len(file.graph.tensors[index].scales)
+    }
+
+    def compared(reference: keras.Model) -> parity.Parity:
+        expected = parity.predict(reference, samples.verify, list(signature.outputs))
+        return parity.measure(expected, answers, samples.source, steps=steps, scores=names or None)
+
+    found = compared(made.reference)
+    (parity.require_equal if made.scheme is None else parity.require_alike)(found)
+    against_float = compared(model) if made.is_post_training else None
+    lost = parity.losses(against_float) if against_float is not None else ()
+    for sentence in lost:
+        warnings.warn(sentence, stacklevel=3)
+    return ExportReport(path, made.scheme, found, against_float, audit(file), sum(map(len, names.values())), lost)
+
+
+def _refused(model: keras.Model, made: schemes.Converted, reason: str) -> str:
+    """What a refusal by the runtime means for the one who exports."""
+    reason = reason.split("the runtime refuses this file: ")[-1].split(" It may be made")[0]
+    return (
+        f"The runtime does not run what was made of {model.name} as {made.scheme or 'float32'}, so nothing was "
+        f"written: {reason} Export it in another precision, or, in int8, leave that operation's layer in float: "
+        "quantize_model(model, skip=[...])."
+    )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.export import conversion
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.integer.building import Builder
 from keras_mobilenets.integer.layer import KERNELS
 from keras_mobilenets.quantization import deployable, is_quantized
@@ -54,5 +55,4 @@ def _exported(source: Any) -> Any:
         return source
     if not is_quantized(source):
         raise ValueError("`source` must be a quantized model (see `quantize_model`) or a .tflite file.")
-    shape = conversion.image_shape(source, None)
-    return conversion.convert(deployable(source), shape, scheme="int8", input_dtype="uint8")
+    return conversion.convert(deployable(source), Signature.of(source), scheme="int8", input_dtype="uint8")

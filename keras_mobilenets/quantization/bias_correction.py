@@ -88,15 +88,16 @@ def _walk(graph: Graph, images: np.ndarray, visit: Visit) -> None:
     """Computes one node after the other; `visit(node, values)` sees the batches of its value, and may change them."""
     consumers = graph.consumers()
     left = {node: len(readers) for node, readers in consumers.items()}
-    images = images[:IMAGES].astype("float32")
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    arrays = [np.asarray(one[:IMAGES], "float32") for one in keras.tree.flatten(images)]
+    starts = range(0, len(arrays[0]), BATCH)
+    inputs = dict(zip(keras.tree.flatten(graph.inputs), arrays, strict=True))
     values: dict[Node, list[Any]] = {}
     for node in graph.nodes:
         if node.is_input:
-            values[node] = batches
+            values[node] = [inputs[node][start : start + BATCH] for start in starts]
             continue
         computed = []
-        for number in range(len(batches)):
+        for number in range(len(starts)):
             args, kwargs = node.substitute(partial(_entry, values, number))
             computed.append(node.layer(*args, **kwargs))
         values[node] = visit(node, computed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from keras_mobilenets.tflite.arena import arena_bytes
-from keras_mobilenets.tflite.file import Graph, Operator, Tensor, read_bytes, read_tflite
+from keras_mobilenets.tflite.file import Graph, Operator, Source, Tensor, TFLiteFile, read_tflite
 from keras_mobilenets.tflite.runner import make_interpreter
 from keras_mobilenets.tflite.sizes import KERNEL_OPERATIONS, bytes_by_use
 from keras_mobilenets.tflite.targets import lacking
@@ -97,11 +96,11 @@ class Audit:
         return two_columns("Audit", self.rows())
 
 
-def audit(source: str | os.PathLike[str] | bytes) -> Audit:
+def audit(source: Source) -> Audit:
     """Looks into a `.tflite` file.
 
     Args:
-        source: path of the file, or its content.
+        source: path of the file, its content, or what `read_tflite` gave.
 
     Returns:
         An `Audit`; `rich.print` shows it as a table.
@@ -119,8 +118,7 @@ def audit(source: str | os.PathLike[str] | bytes) -> Audit:
     {'CONV_2D': 1, 'RESHAPE': 1, 'SOFTMAX': 1}
     """
     file = read_tflite(source)
-    content = read_bytes(source)
-    partitions, undelegated = _partitions(content, file.graph)
+    partitions, undelegated = _partitions(file)
     found = [(graph, operator) for graph in file.graphs for operator in graph.operators]
     main = file.graph
     return Audit(
@@ -136,7 +134,7 @@ def audit(source: str | os.PathLike[str] | bytes) -> Audit:
         partitions=partitions,
         undelegated=undelegated,
         size_bytes=file.size_bytes,
-        bytes_by_use=bytes_by_use(content, file),
+        bytes_by_use=bytes_by_use(file),
         arena_bytes=arena_bytes(main),
         madds=sum(multiply_adds(graph, operator) for graph, operator in found),
         lacking=lacking(_as_needed(graph, operator) for graph, operator in found),
@@ -187,13 +185,14 @@ def _depthwise_per_channel(found: list[tuple[Graph, Operator]]) -> bool | None:
     return all(len(kernel.scales) == kernel.shape[-1] for kernel in integer) if integer else None
 
 
-def _partitions(content: bytes, graph: Graph) -> tuple[int | None, tuple[str, ...]]:
+def _partitions(file: TFLiteFile) -> tuple[int | None, tuple[str, ...]]:
     """The number of delegated pieces, and the operations outside them.
 
     The runtime appends a node DELEGATE for each piece, and says which tensors go in and out of it; what lies between
     is found by walking back from the ones to the others.
     """
-    details = getattr(make_interpreter(content, "the file"), "_get_ops_details", None)
+    graph = file.graph
+    details = getattr(make_interpreter(file.content, file.source), "_get_ops_details", None)
     if details is None:
         return None, ()
     pieces = [node for node in details() if node["op_name"] == "DELEGATE"]

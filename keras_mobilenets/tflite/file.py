@@ -151,24 +151,39 @@ class TFLiteFile:
         description: what its maker wrote.
         signatures: name -> {"inputs" | "outputs" -> {name: tensor index}}.
         metadata: the named entries, as bytes.
-        labels: the class names inside it, None when it has none.
-        normalization: from pixels to its first input, None when it does not say.
+        inputs, outputs: what its metadata say of them, in the order of the graph's: names, pixels, labels.
         attached_bytes: of the archive appended to the model, which holds the labels.
-        size_bytes: of the whole file.
+        content: the whole file.
+        source: what to call it in a message.
     """
 
     graphs: tuple[Graph, ...]
     description: str
     signatures: dict[str, dict[str, dict[str, int]]]
     metadata: dict[str, bytes] = field(repr=False)
-    labels: list[str] | None = field(repr=False)
-    normalization: PixelScale | None
+    inputs: tuple[tflite_metadata.TensorInfo, ...] = field(repr=False)
+    outputs: tuple[tflite_metadata.TensorInfo, ...] = field(repr=False)
     attached_bytes: int
-    size_bytes: int
+    content: bytes = field(repr=False)
+    source: str
 
     @property
     def graph(self) -> Graph:
         return self.graphs[0]
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The class names of the first output that has some, None when none has."""
+        return next((list(one.labels) for one in self.outputs if one.labels), None)
+
+    @property
+    def normalization(self) -> PixelScale | None:
+        """From pixels to the first input that says it, None when none does."""
+        return next((one.scale for one in self.inputs if one.scale is not None), None)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content)
 
 
 def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
@@ -184,6 +199,9 @@ def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
     return content
 
 
+Source = str | os.PathLike[str] | bytes | TFLiteFile
+
+
 def unpack(content: bytes, name: str = "these bytes") -> Any:
     """The flatbuffer's own mutable object tree, for those who write files."""
     try:
@@ -192,11 +210,11 @@ def unpack(content: bytes, name: str = "these bytes") -> Any:
         raise ValueError(f"{name}: a .tflite file that is truncated or damaged ({error}).") from error
 
 
-def read_tflite(source: str | os.PathLike[str] | bytes) -> TFLiteFile:
+def read_tflite(source: Source) -> TFLiteFile:
     """Reads a `.tflite` file, or its bytes.
 
     Args:
-        source: path of the file, or its content.
+        source: path of the file, or its content; a file that was read already is given back as it is.
 
     Returns:
         The file as plain data.
@@ -213,16 +231,18 @@ def read_tflite(source: str | os.PathLike[str] | bytes) -> TFLiteFile:
     >>> [operator.name for operator in read_tflite("model.tflite").graph.operators]
     ['CONV_2D', 'RESHAPE', 'SOFTMAX']
     """
+    if isinstance(source, TFLiteFile):
+        return source
     content = read_bytes(source)
     name = "these bytes" if isinstance(source, bytes) else str(source)
     model = unpack(content, name)
     try:
-        return _plain_file(model, content)
+        return _plain_file(model, content, name)
     except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{name}: a .tflite file that is truncated or damaged ({error}).") from error
 
 
-def _plain_file(model: Any, content: bytes) -> TFLiteFile:
+def _plain_file(model: Any, content: bytes, name: str) -> TFLiteFile:
     graphs = tuple(_plain_graph(model, subgraph) for subgraph in model.subgraphs)
     if not graphs:
         raise ValueError("it has no graph")
@@ -230,10 +250,7 @@ def _plain_file(model: Any, content: bytes) -> TFLiteFile:
         _text(one.name): np.asarray(_items(model.buffers[one.buffer].data), np.uint8).tobytes()
         for one in _items(model.metadata)
     }
-    labels = tflite_metadata.read_labels(content)
-    entry = metadata.get(tflite_metadata.ENTRY)
-    if entry and labels is None and tflite_metadata.promises_labels(entry):
-        raise ValueError("the label list that its metadata speaks of is missing from its end")
+    inputs, outputs = tflite_metadata.read_tensors(metadata.get(tflite_metadata.ENTRY), content)
     return TFLiteFile(
         graphs=graphs,
         description=_text(model.description),
@@ -245,10 +262,11 @@ def _plain_file(model: Any, content: bytes) -> TFLiteFile:
             for one in _items(model.signatureDefs)
         },
         metadata=metadata,
-        labels=labels,
-        normalization=tflite_metadata.read_normalization(entry) if entry else None,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
         attached_bytes=tflite_metadata.attached_bytes(content),
-        size_bytes=len(content),
+        content=content,
+        source=name,
     )
 
 

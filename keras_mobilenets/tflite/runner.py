@@ -1,29 +1,31 @@
-"""Runs a `.tflite` image model as a Keras model is run: images in, scores out."""
+"""Runs a `.tflite` model as a Keras model is run: arrays in, arrays out, by name where there are several."""
 
 from __future__ import annotations
 
-import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.tflite.file import read_bytes, read_tflite
+from keras_mobilenets.tflite.file import Source, Tensor, TFLiteFile, read_tflite
 
 
 class TFLiteModel:
-    """A `.tflite` model with one image input, run by ai-edge-litert, without TensorFlow.
+    """A `.tflite` model, run by ai-edge-litert, without TensorFlow.
 
     Args:
-        source: path of the file, or its content.
+        source: path of the file, its content, or what `read_tflite` gave.
         threads: how many threads compute.
         delegate: use the runtime's default delegate (XNNPACK); False runs the plain built-in kernels.
 
     Attributes:
+        file: what is in it.
+        input_names, output_names: as the signature has them; those of the Keras model in files of this package.
         labels: the class names inside the file, None when it has none.
         normalization: from pixels to what a float input takes, None when the file does not say.
-        input_shape: (height, width, channels) of one image.
-        input_dtype: "uint8", "int8", "int16" or "float32".
+        input_shape: of one example of the first input, (height, width, channels) of an image.
+        input_dtype: "uint8", "int8", "int16" or "float32", of the first input.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -38,82 +40,122 @@ class TFLiteModel:
     (5, 2)
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, *, threads: int = 1, delegate: bool = True):
-        content = read_bytes(source)
-        name = "these bytes" if isinstance(source, bytes) else str(source)
-        file = read_tflite(source)  # in Python first: the runtime trusts a file's offsets, and a damaged one crashes it
-        if len(file.graph.inputs) != 1:
-            raise ValueError(f"{name}: a model with one image input is needed, this has {len(file.graph.inputs)}.")
-        self.labels = file.labels
-        self.normalization = file.normalization
-        self._input = file.graph.tensors[file.graph.inputs[0]]
-        self._outputs = [file.graph.tensors[index] for index in file.graph.outputs]
-        self._interpreter = make_interpreter(content, name, threads=threads, delegate=delegate)
-        self.input_shape = self._input.shape[1:]
-        self.input_dtype = self._input.dtype
+    def __init__(self, source: Source, *, threads: int = 1, delegate: bool = True):
+        self.file = read_tflite(source)  # first: the runtime trusts a file's offsets, and a damaged one crashes it
+        self._inputs, self._outputs = (_named_tensors(self.file, side) for side in ("inputs", "outputs"))
+        self._scales = dict(zip(self._inputs, (one.scale for one in self.file.inputs), strict=False))
+        self._interpreter = make_interpreter(self.file.content, self.file.source, threads=threads, delegate=delegate)
+        self._size = 0  # of the batch that the interpreter is ready for
+        self.input_names, self.output_names = tuple(self._inputs), tuple(self._outputs)
+        self.labels = self.file.labels
+        self.normalization = self.file.normalization
+        first = self._inputs[self.input_names[0]]
+        self.input_shape, self.input_dtype = first.shape[1:], first.dtype
 
-    def predict(self, images: np.ndarray, *, raw: bool = False) -> Any:
-        """Runs the model on a batch of images.
+    def predict(self, inputs: Any, *, raw: bool = False) -> Any:
+        """Runs the model on a batch.
 
         Args:
-            images: (batch, height, width, channels). Of dtype uint8: raw pixels, which an integer model takes as they
-                are and a float model after the normalization that the file states. Of a float dtype: what the Keras
-                model takes, quantized first if the file's input is integer.
+            inputs: an array (batch, ...); for a model with several inputs a dictionary by name, or a list in their
+                order. An image (batch, height, width, channels) of dtype uint8 is raw pixels, which an integer model
+                takes as they are and a float model after the normalization that the file states. Of a float dtype:
+                what the Keras model takes, quantized first if the file's input is integer.
             raw: give what the file gives, integers included, instead of real numbers.
 
         Returns:
-            Array (batch, ...) of float32; a list of them for a model with several outputs.
+            Array (batch, ...) of float32; a dictionary of them by name for a model with several outputs.
 
         Raises:
-            ValueError: the images do not fit the model's input, or are raw pixels and the file does not say how to
+            ValueError: the inputs do not fit the model's, or are raw pixels and the file does not say how to
                 normalize them.
         """
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[1:] != self.input_shape:
-            expected = ", ".join(str(size) for size in self.input_shape)
-            raise ValueError(f"`images` must be of shape (batch, {expected}). Received: shape {images.shape}")
-        batches = self._run(self.prepare(images))
-        results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-        if not raw:
-            results = [_real(values, tensor) for values, tensor in zip(results, self._outputs, strict=True)]
-        return results[0] if len(results) == 1 else results
+        prepared = [self.prepare(one, name) for name, one in self._arranged(inputs).items()]
+        batches = self._run(prepared)
+        results = {
+            name: np.concatenate(parts) if raw else _real(np.concatenate(parts), tensor)
+            for (name, tensor), parts in zip(self._outputs.items(), zip(*batches, strict=True), strict=True)
+        }
+        return next(iter(results.values())) if len(results) == 1 else results
 
-    def prepare(self, images: np.ndarray) -> np.ndarray:
-        """The images as the file's input tensor takes them: see `predict`."""
-        pixels = images.dtype == np.uint8
-        if pixels and self.input_dtype in ("uint8", "int8"):
-            lowest = np.iinfo(self.input_dtype).min  # which stands for pixel 0
-            return (images.astype(np.int16) + lowest).astype(self.input_dtype)
-        if pixels and self.normalization is None:
-            raise ValueError(
-                "This file does not say how pixels are normalized. Pass float images, as the model takes them."
-            )
-        values = self.normalization(images) if pixels and self.normalization is not None else images
-        if self._input.is_float:
-            return values.astype(self.input_dtype)
-        if self.normalization is not None and self.input_dtype in ("uint8", "int8"):
+    def _arranged(self, inputs: Any) -> dict[str, np.ndarray]:
+        """What is given, by the names of the inputs."""
+        names = self.input_names
+        if isinstance(inputs, Mapping):
+            given = dict(inputs)
+        else:
+            rank = len(self._inputs[names[0]].shape)
+            is_list = isinstance(inputs, list | tuple)
+            several = is_list and (len(names) > 1 or (len(inputs) == 1 and np.ndim(inputs[0]) == rank))
+            given = dict(enumerate(inputs)) if several else {0: inputs}
+            given = {names[number] if number < len(names) else number: one for number, one in given.items()}
+        if set(given) != set(names):
+            raise ValueError(f"The model takes {', '.join(names)}. Received: {', '.join(map(str, given))}")
+        arrays = {name: np.asarray(given[name]) for name in names}
+        for name, array in arrays.items():
+            tensor = self._inputs[name]
+            shape = tensor.shape[1:]
+            if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
+                what = f"`{name}`" if len(names) > 1 else "`images`" if len(shape) == 3 else "`inputs`"
+                expected = ", ".join(map(str, ("batch", *shape)))
+                raise ValueError(f"{what} must be of shape ({expected}). Received: shape {array.shape}")
+        if len({len(array) for array in arrays.values()}) > 1:
+            raise ValueError(f"All inputs must be as many. Received: {[len(array) for array in arrays.values()]}")
+        return arrays
+
+    def prepare(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
+        """Values as an input tensor of the file, the first by default, takes them: see `predict`."""
+        tensor = self._inputs[name or self.input_names[0]]
+        scale = self._scales.get(name or self.input_names[0])
+        quantized = bool(len(tensor.scales))
+        pixels = values.dtype == np.uint8 and len(tensor.shape) == 4
+        if pixels and quantized and tensor.dtype in ("uint8", "int8"):
+            lowest = np.iinfo(tensor.dtype).min  # which stands for pixel 0
+            return (values.astype(np.int16) + lowest).astype(tensor.dtype)
+        if pixels and tensor.dtype != "uint8":
+            if scale is None:
+                raise ValueError(
+                    "This file does not say how pixels are normalized. Pass float images, as the model takes them."
+                )
+            values = scale(values)
+        if not quantized:
+            return values.astype(tensor.dtype)
+        if scale is not None and tensor.dtype in ("uint8", "int8"):
             # Back to the pixel that was normalized: [-1, 1] puts every pixel half-way between two codes of the
             # input's scale, where rounding errors would decide.
-            return self.prepare(self.normalization.pixels(values))
-        limits = np.iinfo(self.input_dtype)
-        codes = np.rint(values / self._input.scales[0]) + self._input.zero_points[0]
-        return np.clip(codes, limits.min, limits.max).astype(self.input_dtype)
+            return self.prepare(scale.pixels(values), name)
+        limits = np.iinfo(tensor.dtype)
+        codes = np.rint(values / tensor.scales[0]) + tensor.zero_points[0]
+        return np.clip(codes, limits.min, limits.max).astype(tensor.dtype)
 
-    def _run(self, prepared: np.ndarray) -> list[list[np.ndarray]]:
-        """Outputs per call: as many images at once as the file was made for, or all of them where the batch is free."""
-        size = self._input.signature[0] if self._input.signature[0] > 0 else max(len(prepared), 1)
-        if size != self._input.shape[0]:
-            self._interpreter.resize_tensor_input(self._input.index, [size, *self.input_shape])
+    def _run(self, prepared: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Outputs per call: as many examples at once as the file was made for, or all where the batch is free."""
+        inputs, count = list(self._inputs.values()), len(prepared[0])
+        size = inputs[0].signature[0] if inputs[0].signature[0] > 0 else max(count, 1)
+        if size != (self._size or inputs[0].shape[0]):
+            for tensor in inputs:
+                self._interpreter.resize_tensor_input(tensor.index, [size, *tensor.shape[1:]])
             self._interpreter.allocate_tensors()
+        self._size = size
         outputs = []
-        for start in range(0, len(prepared), size):
-            batch = prepared[start : start + size]
-            missing = size - len(batch)  # the last batch is filled up with copies, whose answers are dropped
-            filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
-            self._interpreter.set_tensor(self._input.index, filled)
+        for start in range(0, count, size):
+            missing = max(start + size - count, 0)  # the last batch is filled up with copies, whose answers are dropped
+            for tensor, values in zip(inputs, prepared, strict=True):
+                batch = values[start : start + size]
+                filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
+                self._interpreter.set_tensor(tensor.index, filled)
             self._interpreter.invoke()
-            outputs.append([self._interpreter.get_tensor(tensor.index)[: len(batch)] for tensor in self._outputs])
+            tensors = [self._interpreter.get_tensor(tensor.index) for tensor in self._outputs.values()]
+            outputs.append([tensor[: size - missing] for tensor in tensors])
         return outputs
+
+
+def _named_tensors(file: TFLiteFile, side: str) -> dict[str, Tensor]:
+    """The inputs or outputs in the graph's order, by their names in the signature."""
+    graph, signature = file.graph, next(iter(file.signatures.values()), {})
+    names = {index: name for name, index in signature.get(side, {}).items()}
+    indices = graph.inputs if side == "inputs" else graph.outputs
+    tensors = {names.get(index) or graph.tensors[index].name or str(index): graph.tensors[index] for index in indices}
+    return tensors if len(tensors) == len(indices) else {str(index): graph.tensors[index] for index in indices}
 
 
 def make_interpreter(
@@ -138,7 +180,11 @@ def make_interpreter(
             )
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{name}: the runtime refuses this file: {str(error).strip().splitlines()[0]}") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{name}: the runtime refuses this file: {reason}. It may be made for another runtime, or need operations "
+            "that this one does not have."
+        ) from error
     return interpreter
 
 

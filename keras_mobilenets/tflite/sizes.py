@@ -13,20 +13,19 @@ KERNEL_OPERATIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPO
 BUFFER_DATA, TENSOR_NAME, SCALE, ZERO_POINT = 4, 10, 8, 10
 
 
-def bytes_by_use(content: bytes, file: TFLiteFile) -> dict[str, int]:
+def bytes_by_use(file: TFLiteFile) -> dict[str, int]:
     """Accounts for each byte of a file.
 
     Bytes that several tensors share are counted once. What is left after everything that has a use of its own is
     structure: tables, offsets, alignment.
 
     Args:
-        content: of the file.
-        file: the same, read.
+        file: as `read_tflite` gives it.
 
     Returns:
         Bytes for each of `USES`; their sum is the size of the file.
     """
-    model = schema.Model.GetRootAs(content, 0)
+    model = schema.Model.GetRootAs(file.content, 0)
     spans: dict[int, tuple[str, int]] = {}  # where bytes begin -> what they are for, how many
     metadata = {model.Metadata(number).Buffer() for number in range(model.MetadataLength())}
     for number, graph in enumerate(file.graphs):

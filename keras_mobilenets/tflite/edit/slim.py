@@ -7,7 +7,7 @@ of the file. It also keeps the ranges from which scales were made, and bakes the
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -62,20 +62,22 @@ def slim(
     content: bytes,
     *,
     layer_names: Collection[str] = (),
-    output_names: Collection[str] = (),
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     dynamic_batch: bool = False,
     fast_pixels: bool = False,
-    metadata: bytes | None = None,
+    metadata: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """The same model in fewer bytes.
 
     Args:
         content: a `.tflite` file as the converter makes it, with a batch of one.
         layer_names: of the Keras model; a computed tensor keeps the name of the layer that made it.
-        output_names: what the signature calls the outputs.
+        input_names: what the signature calls the inputs, whose names in `content` end in their numbers from 0.
+        output_names: likewise for the outputs.
         dynamic_batch: whether the file says that its batch may change. It may be resized either way.
         fast_pixels: replace a QUANTIZE of uint8 pixels by what XNNPACK computes faster.
-        metadata: the content of the entry TFLITE_METADATA.
+        metadata: entries to add, by name.
 
     Returns:
         The content of the new file.
@@ -95,9 +97,9 @@ def slim(
                 tensor.quantization.min = tensor.quantization.max = None
         _free_batch(model, graph, constant, dynamic_batch)
     if len(model.subgraphs) == 1:
-        _sign(model, list(output_names))
-    if metadata is not None:
-        _add_metadata(model, "TFLITE_METADATA", metadata)
+        _sign(model, input_names, output_names)
+    for name, entry in (metadata or {}).items():
+        _add_metadata(model, name, entry)
     _share_buffers(model)
     return pack(model)
 
@@ -156,27 +158,32 @@ def _add_metadata(model: Any, name: str, content: bytes) -> None:
     model.metadata = [one for one in model.metadata or () if one.name != name.encode()] + [entry]
 
 
-def _sign(model: Any, output_names: list[str]) -> None:
-    """Names inputs and outputs, in the tensors and in the one signature that is used.
+def _sign(model: Any, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    """Names inputs and outputs, in the tensors and in the one signature that is used, and puts them in order.
 
     `Interpreter.get_signature_runner()` finds them by these names. The converter calls outputs output_0, output_1, ...
-    and sorts them as text, which puts output_10 before output_2.
+    and sorts them as text, which puts output_10 before output_2; inputs it calls by the names of the function's.
     """
     graph = model.subgraphs[0]
     made = {one.tensorIndex: one.name.decode() for signature in model.signatureDefs or () for one in signature.outputs}
-    graph.outputs = np.array(sorted(graph.outputs, key=lambda index: _trailing_number(made.get(index, ""))), np.int32)
-    if len(output_names) != len(graph.outputs):
-        output_names = [f"output_{number}" for number in range(len(graph.outputs))]
-    inputs: list[Any] = []
-    for index in map(int, graph.inputs):
-        name = re.sub(r"^serving_default_|:\d+$", "", graph.tensors[index].name or f"input_{len(inputs)}")
-        graph.tensors[index].name = name
-        inputs.append(schema.TensorMapT(name, index))
-    outputs = []
-    for name, index in zip(output_names, map(int, graph.outputs), strict=True):
-        graph.tensors[index].name = name
-        outputs.append(schema.TensorMapT(name, index))
+    graph.outputs = _named(graph, graph.outputs, lambda index: made.get(index, ""), output_names, "output")
+    graph.inputs = _named(graph, graph.inputs, lambda index: graph.tensors[index].name or "", input_names, "input")
+    inputs, outputs = (
+        [schema.TensorMapT(graph.tensors[index].name, index) for index in map(int, side)]
+        for side in (graph.inputs, graph.outputs)
+    )
     model.signatureDefs = [schema.SignatureDefT(inputs, outputs, SIGNATURE, 0)]
+
+
+def _named(graph: Any, indices: Any, made_name: Callable[[int], str], names: Sequence[str], default: str) -> np.ndarray:
+    """Tensors in the order of the numbers in their names, under new names."""
+    plain = {int(index): re.sub(r"^serving_default_|:\d+$", "", made_name(int(index))) for index in indices}
+    ordered = sorted(plain, key=lambda index: _trailing_number(plain[index]))
+    if len(names) != len(ordered):
+        names = [plain[index] if default == "input" else f"{default}_{number}" for number, index in enumerate(ordered)]
+    for name, index in zip(names, ordered, strict=True):
+        graph.tensors[index].name = name
+    return np.array(ordered, np.int32)
 
 
 def _trailing_number(name: str) -> int:
