@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
