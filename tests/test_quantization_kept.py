@@ -104,12 +104,26 @@ def with_integers():
         (with_lora, "'low' has weights of LoRA.*'rank' has weights of LoRA.*save the model|'rank' has .*'low' has"),
         (with_integers, "'dense' has integer weights from Keras' own quantize"),
         (lambda: of_image(L.BatchNormalization(renorm=True, name="norm")), r"'norm' is a BatchNorm.*renorm=True"),
+        (lambda: of_image(L.SpatialDropout2D(0.2)), "nothing to quantize: no layer of it computes"),
         (lambda: L.Dense(2), "must be a functional or sequential Keras model"),
     ],
 )
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         quantize_model(make())
+
+
+def test_a_scale_for_each_channel_stays_in_float_and_is_named():
+    def make(x):
+        return L.Conv2D(4, 3)(L.Rescaling([1 / 127.5, 0.01, 0.02], [-1.0, -0.5, 0.0], name="each")(x))
+
+    model, pixels = of_image(make), (IMAGES + 1) * 127.5
+    with pytest.warns(UserWarning, match="'each'"):
+        quantized = quantize_model(model)
+    calibrate(quantized, pixels)
+    assert quantized.float_layers == ("each",)
+    expected = np.asarray(model(pixels))
+    assert np.abs(deployable(quantized)(pixels) - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_operations_are_kept():

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.layers import HardSigmoid, HardSwish
@@ -211,12 +212,15 @@ def _scalar_scaling(kind: str, operands: list[Any]) -> tuple[float, float] | Non
     return forms.get(kind)
 
 
+def is_scalar_scaling(layer: Any) -> bool:
+    """Whether the layer is a `Rescaling` by one number, not by one for each channel."""
+    return isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) == np.ndim(layer.offset) == 0
+
+
 def is_scaling(node: Node, scale: float, offset: float) -> bool:
     """Whether the node computes `scale * x + offset`."""
     layer = node.layer
-    return isinstance(layer, keras.layers.Rescaling) and (
-        abs(layer.scale - scale) < 1e-6 and abs(layer.offset - offset) < 1e-6
-    )
+    return is_scalar_scaling(layer) and (abs(layer.scale - scale) < 1e-6 and abs(layer.offset - offset) < 1e-6)
 
 
 def is_relu(layer: Any, *maxima: float | None) -> bool:

@@ -9,7 +9,7 @@ import keras
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.quantization.config import QuantizeConfig
 from keras_mobilenets.quantization.kinds import is_behind_input
-from keras_mobilenets.quantization.lower import is_relu
+from keras_mobilenets.quantization.lower import is_relu, is_scalar_scaling
 from keras_mobilenets.quantization.operations import Readers
 from keras_mobilenets.quantization.regions import insert_entries
 from keras_mobilenets.quantization.roles import PASSING, Role, is_plain_resize, role_of
@@ -92,6 +92,8 @@ class Plan:
             crops = isinstance(node.layer, keras.layers.CenterCrop)
             role = Role.MOVE if crops else Role.SAME_GRID if is_plain_resize(node.layer) else None
         if role is Role.RELU and not is_relu(node.layer, None, 6.0):
+            role = None
+        if isinstance(node.layer, keras.layers.Rescaling) and not is_scalar_scaling(node.layer):
             role = None
         config = self.config_of(node)
         if config is not None and config.weights and role is not None:

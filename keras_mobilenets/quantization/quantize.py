@@ -215,11 +215,12 @@ def _refuse_other_axes(plan: Plan) -> None:
 def _check_something_is_quantized(plan: Plan) -> None:
     passing = (*PASSING, Role.INPUT, Role.INDEX)
     computes = any(role not in passing and node not in plan.floating for node, role in plan.roles.items())
-    if plan.left_in_float and not computes:
+    if not computes and (plan.left_in_float or not plan.floating):
         names = list(dict.fromkeys(node.name for node in plan.left_in_float))
+        reason = f"runtimes have no integer form of {names}" if names else "no layer of it computes at inference"
         raise ValueError(
-            f"Model {plan.graph.name!r} has nothing to quantize: runtimes have no integer form of {names}. Export it "
-            "as it is, with quantize=None, 'float16' or 'dynamic'."
+            f"Model {plan.graph.name!r} has nothing to quantize: {reason}. Export it as it is, with quantize=None, "
+            "'float16' or 'dynamic'."
         )
 
 
