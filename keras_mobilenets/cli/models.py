@@ -55,7 +55,10 @@ class Classifier:
         self.image_size = form.image_size
         self.channels = form.channels
         if labels is not None:
-            self.task.metadata(labels)
+            try:
+                self.task.metadata(labels)
+            except ValueError as error:
+                raise ValueError(f"{error}, inside of the file or in {LABELS_FILE} beside it") from None
             single = len(labels) == 1  # of the one sigmoid, whose answers are two
             labels = [f"not {labels[0]}", *labels] if single else labels
         self.labels = labels
