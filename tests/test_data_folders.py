@@ -8,6 +8,7 @@ from PIL import Image
 
 from keras_mobilenets.data import scan_folder
 from keras_mobilenets.data.layout import class_folders, picture_files
+from keras_mobilenets.tflite.labels import parse_labels, write_labels
 
 
 def make(root, *folders, count=2):
@@ -90,16 +91,28 @@ def test_dangling_links_are_broken_pictures(tmp_path):
         scan_folder(tmp_path, on_error="raise")
 
 
-def test_names_of_classes_are_one_line_each(tmp_path):
+def test_names_of_classes_are_those_of_a_label_file(tmp_path):
+    """One line of text each, whatever the folder's name holds."""
     make(tmp_path, "a\nb", "c\u2028d", "e")
     (tmp_path / os.fsdecode(b"\xff")).mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / os.fsdecode(b"\xff") / os.fsdecode(b"\xfe.png"))
     found = scan_folder(tmp_path, validation_split=0.5)
-    assert found.class_names == (r"a\nb", r"c\u2028d", "e", r"\udcff")
+    assert found.class_names == ("a b", "c d", "e", "ÿ")
     assert np.bincount(found.train.labels).tolist() == [1, 1, 1, 1]
-    assert len("\n".join(found.class_names).splitlines()) == 4
+    assert parse_labels(write_labels(found.class_names)) == list(found.class_names)
     again = scan_folder(tmp_path, class_names=found.class_names)
     assert len(again.train) + len(again.val) == 7
+    make(tmp_path, "a b")
+    with pytest.raises(ValueError, match="two folders of the same class"):
+        scan_folder(tmp_path)
+
+
+def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
+    names = [f"class {letter}" for letter in "kjihgfedcba"]
+    make(tmp_path, *(f"{index} {name}" for index, name in enumerate(names)))
+    found = scan_folder(tmp_path, validation_split=0.5)
+    assert list(found.class_names) == names == parse_labels(write_labels(found.class_names))
+    assert all(f"/{label} class" in path for path, label in zip(found.val.paths, found.val.labels, strict=True))
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):

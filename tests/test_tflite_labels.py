@@ -35,9 +35,10 @@ def test_files(tmp_path, text, encoding):
     assert read_label_list(tmp_path / "labels.txt") == NAMES
 
 
-@pytest.mark.parametrize("names", [["a\u2028b", "c"], ["7", "3"], ["2 of clubs", "7 of hearts"], ["", "b"]])
+@pytest.mark.parametrize("names", [["a b", "c"], ["7", "3"], ["2 of clubs", "7 of hearts"], ["", "b"]])
 def test_what_is_written_is_read(names):
     assert parse_labels(write_labels(names)) == read_label_list(names) == names
+    assert read_label_list(["a\u2028b", "c\x85d\n"]) == ["a b", "c d"]  # one line to anyone's reader
 
 
 def test_what_no_line_can_hold_shifts_nothing():

@@ -41,7 +41,7 @@ class ImageFolder:
     """What a folder of classes holds.
 
     Attributes:
-        class_names: names of the sub-folders, sorted, each in one line of plain text; a label is an index into them.
+        class_names: names of the sub-folders, sorted, as a label file has them; a label is an index into them.
         train: the pictures to train on.
         val: the held-out pictures.
         broken: why something was left out, one line each that begins with its path.

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from keras_mobilenets.data.images import printable
+from keras_mobilenets.tflite.labels import read_label_list
 from keras_mobilenets.utils import user_path
 
 TRAINING = ("train", "training")
@@ -30,7 +31,8 @@ class Layout:
     Attributes:
         train: the folder of the class folders to train on.
         val: that of the held-out ones; None if they are to be drawn from `train`.
-        class_names: of the sub-folders of `train`, sorted, each in one line of plain text.
+        class_names: of the sub-folders of `train`, sorted, as a label file has them: one line of text each, in the
+            order of their numbers where all have one ("0 daisy").
         unread: one line per folder in which something else was found.
     """
 
@@ -69,8 +71,19 @@ def class_folders(folder: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def class_paths(folder: Path) -> dict[str, Path]:
-    """The sub-folders that hold files, by name, sorted."""
-    return {printable(path.name): path for path in sorted(folder.iterdir()) if path.is_dir() and _holds_files(path)}
+    """The sub-folders that hold files, by the names of their classes, in the order that a label file of them has.
+
+    Raises:
+        ValueError: two have the same name once each is one line of text.
+    """
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and _holds_files(path)]
+    lines = read_label_list([f"{path.name}/{index}" for index, path in enumerate(found)])  # no name holds a slash
+    named = {name.strip(): found[int(index)] for name, _, index in (line.rpartition("/") for line in lines)}
+    if len(named) < len(found):
+        raise ValueError(
+            f"{printable(folder)} holds two folders of the same class: of {len(found)}, {', '.join(named)}"
+        )
+    return named
 
 
 def files_below(folder: Path) -> list[Path]:

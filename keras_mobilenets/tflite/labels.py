@@ -111,7 +111,7 @@ def _decoded(content: bytes) -> str:
 
 def _cleaned(names: Iterable[str]) -> list[str]:
     """A line for each name: what `readlines` leaves and bytes of file names that are no UTF-8 are not in it."""
-    lines = [re.sub(r"[\r\n]+", " ", _decoded(name.encode("utf-8", "surrogateescape")).strip()) for name in names]
+    lines = [_in_one_line(_decoded(name.encode("utf-8", "surrogateescape"))) for name in names]
     while lines and not lines[-1]:
         lines.pop()
     found = [_NUMBERED.fullmatch(line) for line in lines]
@@ -119,6 +119,11 @@ def _cleaned(names: Iterable[str]) -> list[str]:
     if lines and set(numbered) == set(range(len(lines))):
         return _by_index(numbered)
     return lines
+
+
+def _in_one_line(name: str) -> str:
+    """Without what anyone's reader takes for the end of a line, U+2028 too."""
+    return " ".join(name.strip().splitlines())
 
 
 def _indexed(labels: Mapping[Any, Any]) -> dict[int, str]:
@@ -133,4 +138,4 @@ def _indexed(labels: Mapping[Any, Any]) -> dict[int, str]:
 
 
 def _by_index(names: Mapping[int, str]) -> list[str]:
-    return [re.sub(r"[\r\n]+", " ", names[index]) for index in range(len(names))]
+    return [_in_one_line(names[index]) for index in range(len(names))]
