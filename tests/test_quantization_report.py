@@ -312,6 +312,25 @@ def test_a_model_without_classes_is_ranked_by_its_outputs():
     report.print()
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+def test_the_task_says_what_is_right(activation):
+    """One sigmoid, or logits: measured as well; of several outputs nothing is claimed that nobody said."""
+    inputs = keras.Input(SHAPE)
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu", name="a")(inputs))
+    scores = L.Dense(1 if activation == "sigmoid" else 3, activation=activation, name="scores")(x)
+    model, data = keras.Model(inputs, scores), images(8)
+    quantized = quantize_model(model)
+    calibrate(quantized, data)
+    answers = model.predict(data, verbose=0)
+    labels = (answers[:, 0] > 0.5).astype(int) if activation == "sigmoid" else answers.argmax(-1)
+    report = quantization_report(model, quantized, (data, labels), verbose=False)
+    assert report.metric == "accuracy" and report.scores["float"] == 1.0
+    several = keras.Model(inputs, {"boxes": L.Dense(4, name="boxes")(x), "scores": scores})
+    quantized = quantize_model(several)
+    calibrate(quantized, data)
+    assert quantization_report(several, quantized, data, verbose=False).metric is None
+
+
 def test_page_and_data_hold_everything(planted, tmp_path):
     model, data, labels = planted
     quantized = quantize_model(model)

@@ -78,9 +78,9 @@ class Split(str, Enum):
 @command
 def train(
     context: typer.Context,
-    task: Annotated[
-        str, typer.Option(callback=checks.task, help="What the model is for: classification or detection.")
-    ] = ("classification"),
+    task: Annotated[str, typer.Option(callback=checks.task, help="What the model is for: classification.")] = (
+        "classification"
+    ),
     data: Data = "digits",
     model: Builder = "MobileNetV3Small",
     alpha: Annotated[

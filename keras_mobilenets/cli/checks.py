@@ -10,6 +10,7 @@ import typer
 from keras_mobilenets.applications.variants import check_builder
 
 MODEL_SUFFIXES = (".tflite", ".keras")
+TRAINED_TASKS = ("classification",)  # of `keras_mobilenets.tasks.TASKS` those that `train` finds data for
 
 
 def model(value: str) -> str:
@@ -21,11 +22,9 @@ def model(value: str) -> str:
 
 
 def task(value: str) -> str:
-    """The name of a task."""
-    from keras_mobilenets.tasks import TASKS
-
-    if value not in TASKS:
-        raise typer.BadParameter(f"must be one of {', '.join(TASKS)}")
+    """The name of a task whose data can be loaded."""
+    if value not in TRAINED_TASKS:
+        raise typer.BadParameter(f"must be one of {', '.join(TRAINED_TASKS)}")
     return value
 
 

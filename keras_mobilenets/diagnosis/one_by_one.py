@@ -12,34 +12,34 @@ import numpy as np
 from keras_mobilenets.diagnosis.simulation import Grid, Noise, Simulation, Values, as_array
 from keras_mobilenets.graph import Node
 from keras_mobilenets.quantization.operations import Operation
+from keras_mobilenets.tasks import Task
 
 Batch = tuple[Any, np.ndarray | None]
-"""Images, and the numbers of their classes if they are known."""
+"""Images, and what is right of them if that is known."""
 
 
 class Outcome:
     """What a model answers to all images, beside the float weights.
 
+    Args:
+        task: what the model is for; None where nobody knows.
+
     Attributes:
         noise: at the outputs.
+        answers: one for each image; None where nobody knows what the outputs mean.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task | None) -> None:
+        self.task = task
         self.noise = Noise()
-        self._classes: list[np.ndarray] = []
+        self.answers: list[Any] | None = None if task is None else []
 
     def add(self, exact: list[np.ndarray], outputs: list[np.ndarray]) -> None:
         """One batch of the outputs of the float weights and of the model's own."""
         for true, found in zip(exact, outputs, strict=True):
             self.noise.add(true.reshape(-1, 1), found.reshape(-1, 1))
-        scores = outputs[0]
-        if scores.ndim == 2 and scores.shape[-1] > 1:
-            self._classes.append(scores.argmax(-1))
-
-    @property
-    def classes(self) -> np.ndarray | None:
-        """For each image the class with the highest score; None where the first output is no scores."""
-        return np.concatenate(self._classes) if self._classes else None
+        if self.task is not None and self.answers is not None:
+            self.answers.extend(self.task.decode(outputs))
 
 
 @dataclass
@@ -47,20 +47,20 @@ class Tally:
     """What was seen at one operation.
 
     Attributes:
+        outcome: the model's answers when nothing else is quantized.
         alone: noise at its output when nothing else is quantized.
         whole: noise at its output in the quantized model.
         clipped, count: values outside the range, and all.
         low, high: per channel.
-        outcome: the model's answers when nothing else is quantized.
     """
 
+    outcome: Outcome
     alone: Noise = field(default_factory=Noise)
     whole: Noise | None = None
     clipped: int = 0
     count: int = 0
     low: Any = np.inf
     high: Any = -np.inf
-    outcome: Outcome = field(default_factory=Outcome)
 
     def add(self, true: np.ndarray, alone: np.ndarray, whole: np.ndarray | None, grid: Grid | None) -> None:
         """One batch of the float value and of the two quantized ones."""
@@ -88,20 +88,23 @@ class Findings:
     """
 
     tallies: dict[Operation, Tally]
-    exact: Outcome = field(default_factory=Outcome)
-    quantized: Outcome = field(default_factory=Outcome)
+    exact: Outcome
+    quantized: Outcome
     outputs: list[list[np.ndarray]] = field(default_factory=list)
 
 
-def examine(simulation: Simulation, batches: list[Batch], progress: Callable[[int, int], None]) -> Findings:
+def examine(
+    simulation: Simulation, batches: list[Batch], task: Task | None, progress: Callable[[int, int], None]
+) -> Findings:
     """Runs the float model once, and from each of its operations on with that one alone quantized.
 
     Args:
         simulation: of the quantized model or file.
         batches: the data.
+        task: what the model is for, if that is known.
         progress: called with (done, all).
     """
-    found = Findings({site: Tally() for site in simulation.sites})
+    found = Findings({site: Tally(Outcome(task)) for site in simulation.sites}, Outcome(task), Outcome(task))
     ends = {site.end: site for site in simulation.sites}
     done, total = 0, len(batches) * len(ends)
     for images, _ in batches:
@@ -129,7 +132,7 @@ def examine(simulation: Simulation, batches: list[Batch], progress: Callable[[in
 
 def attempt(simulation: Simulation, batches: list[Batch], found: Findings, on: Collection[Node]) -> Outcome:
     """What the model answers with some roundings on."""
-    outcome = Outcome()
+    outcome = Outcome(found.exact.task)
     for (images, _), exact in zip(batches, found.outputs, strict=True):
         outcome.add(exact, simulation.outputs(images, on))
     return outcome

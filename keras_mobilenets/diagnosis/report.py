@@ -23,6 +23,7 @@ from keras_mobilenets.export.samples import labelled_batches
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization import FakeQuant, InputQuant, is_quantized, strip_quantization
 from keras_mobilenets.quantization.operations import Operation
+from keras_mobilenets.tasks import Task, task_of
 from keras_mobilenets.tflite.file import read_bytes
 from keras_mobilenets.utils import atomic_path, user_path
 
@@ -167,6 +168,7 @@ def quantization_report(
     quantized: keras.Model | str | os.PathLike[str] | bytes,
     dataset: Any,
     *,
+    task: Task | None = None,
     batch_size: int = BATCH,
     steps: int | None = None,
     verbose: bool = True,
@@ -184,6 +186,7 @@ def quantization_report(
         dataset: whatever `fit` takes: arrays, a tuple (inputs, labels), a `tf.data.Dataset`, a generator, a
             `keras.utils.PyDataset`; inputs as the model takes them. With labels (class numbers or one-hot) the cost of
             a layer is measured in accuracy, without in agreement with the float model.
+        task: what the model is for; by its form if None.
         batch_size: how many images at once; larger batches are cut up.
         steps: number of batches to take; all by default. A generator without end needs it.
         verbose: show the progress.
@@ -212,9 +215,10 @@ def quantization_report(
     simulation = _simulation(model, quantized, batches[0][0])
     console = Console()
     with Progress(console=console, transient=True, disable=not (verbose and console.is_terminal)) as bar:
-        task = bar.add_task("one layer at a time", total=None)
-        found = examine(simulation, batches, lambda done, total: bar.update(task, completed=done, total=total))
-        bar.update(task, description="what helps")
+        line = bar.add_task("one layer at a time", total=None)
+        show = lambda done, total: bar.update(line, completed=done, total=total)  # noqa: E731
+        found = examine(simulation, batches, task or task_of(model), show)
+        bar.update(line, description="what helps")
         judge = Judge(simulation, batches, found)
         layers = _layers(simulation, found, judge)
         verdict = judge.verdict(layers)
@@ -252,7 +256,7 @@ def _name(quantized: Any) -> str:
 
 def _scores(model: keras.Model, batches: list[Batch], found: Findings, judge: Judge) -> dict[str, float]:
     given = strip_quantization(model) if is_quantized(model) else model
-    outcome = Outcome()
+    outcome = Outcome(found.exact.task)
     for (images, _), exact in zip(batches, found.outputs, strict=True):
         outcome.add(exact, [as_array(one) for one in keras.tree.flatten(given(images, training=False))])
     scores = {"float": outcome, "float weights": found.exact, "quantized": found.quantized}

@@ -76,26 +76,34 @@ class Judge:
         self.simulation = simulation
         self.batches = batches
         self.found = found
-        self.truth = found.exact.classes
+        self.task = found.exact.task
+        self.truth: np.ndarray | None = None
         self.images = sum(len(outputs[0]) for outputs in found.outputs)
-        self.metric = None if self.truth is None else "agreement"
+        self.metric = None if self.task is None else "agreement"
         labels = [label for _, label in batches if label is not None]
-        if self.truth is not None and len(labels) == len(batches):
+        if self.task is not None and len(labels) == len(batches):
             self.metric, self.truth = "accuracy", np.concatenate(labels)
 
-    def hits(self, classes: np.ndarray) -> np.ndarray:
-        """For each image whether the answer is right."""
-        return (classes == self.truth).astype(float)
+    def hits(self, outcome: Outcome) -> np.ndarray | None:
+        """For each image how right the answer is or, where that is not known, how much it agrees with the float one."""
+        exact = self.found.exact.answers
+        if self.task is None or outcome.answers is None or exact is None:
+            return None
+        if self.truth is None:
+            return self.task.agreement(outcome.answers, exact)
+        return self.task.hits(outcome.answers, self.truth)
 
     def score(self, outcome: Outcome) -> float | None:
         """Share of right answers."""
-        return None if outcome.classes is None else float(self.hits(outcome.classes).mean())
+        hits = self.hits(outcome)
+        return None if hits is None else float(hits.mean())
 
     def cost(self, outcome: Outcome) -> tuple[float, float] | tuple[None, None]:
         """What is lost to the float weights, and its standard error over the images."""
-        if self.found.exact.classes is None or outcome.classes is None:
+        exact, hits = self.hits(self.found.exact), self.hits(outcome)
+        if exact is None or hits is None:
             return None, None
-        lost = self.hits(self.found.exact.classes) - self.hits(outcome.classes)
+        lost = exact - hits
         return float(lost.mean()), max(float(lost.std() / np.sqrt(len(lost))), 1.0 / len(lost))
 
     def harm(self, outcome: Outcome) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.export.signature import call
+from keras_mobilenets.tasks import Classification, Task
 
 FLOAT_TOLERANCE = 1e-3  # of the largest output; float32 kernels differ by rounding, which stays far below that
 ABSURD = 0.5  # of the spread of an output: half of what it says is not the model's. Good files stay below 0.1
@@ -117,6 +118,7 @@ def measure(
     *,
     steps: Mapping[str, float] | None = None,
     scores: Collection[str] | None = None,
+    task: Task | None = None,
 ) -> Parity:
     """Compares outputs.
 
@@ -127,6 +129,7 @@ def measure(
         steps: size of one step of each integer output.
         scores: names of outputs (batch, classes) that are scores; by default those that are, of all outputs, the only
             one, or probabilities.
+        task: of a model of one output, what that means.
 
     Returns:
         A `Parity`.
@@ -138,20 +141,20 @@ def measure(
         raise RuntimeError("The model or its file gives values that are not finite numbers, so nothing was written.")
     if scores is None:
         scores = [name for name, one in expected.items() if len(expected) == 1 or _are_probabilities(one)]
-    outputs = [
-        _compared(name, one, np.asarray(answers[name], np.float32), (steps or {}).get(name), name in scores)
-        for name, one in expected.items()
-    ]
+    outputs = []
+    for name, one in expected.items():
+        kind = task if len(expected) == 1 and task else _classes(one) if name in scores else None
+        outputs.append(_compared(name, one, np.asarray(answers[name], np.float32), (steps or {}).get(name), kind))
     return Parity(len(next(iter(expected.values()))), source, tuple(outputs))
 
 
-def _compared(name: str, left: np.ndarray, right: np.ndarray, step: float | None, is_score: bool) -> OutputParity:
+def _compared(name: str, left: np.ndarray, right: np.ndarray, step: float | None, task: Task | None) -> OutputParity:
     difference = np.abs(left - right)
     largest, mean = float(difference.max()), float(difference.mean())
-    has_classes = is_score and left.ndim == 2 and left.shape[-1] > 1
+    alike = None if task is None else task.agreement(task.decode(left), task.decode(right))
     return OutputParity(
         name=name,
-        agreement=float(np.mean(left.argmax(-1) == right.argmax(-1))) if has_classes else None,
+        agreement=None if alike is None else float(alike.mean()),
         max_difference=largest,
         mean_difference=mean,
         max_steps=None if step is None else largest / step,
@@ -159,6 +162,11 @@ def _compared(name: str, left: np.ndarray, right: np.ndarray, step: float | None
         noise=mean / max(float(left.std()), 1e-12),
         largest=float(np.abs(left).max()),
     )
+
+
+def _classes(values: np.ndarray) -> Task | None:
+    """What scores are that nobody said more of."""
+    return Classification(values.shape[-1]) if values.ndim == 2 and values.shape[-1] > 1 else None
 
 
 def _are_probabilities(values: np.ndarray) -> bool:

@@ -83,7 +83,7 @@ def labelled_batches(data: Any, batch_size: int, steps: int | None = None) -> li
         steps: how many batches to take; all by default.
 
     Returns:
-        Inputs as arrays, and labels as class numbers (batch,); None where there are none.
+        Inputs as arrays, and labels as they are; None where there are none.
 
     Raises:
         ValueError: there is nothing in the data, or its labels are neither class numbers nor one-hot.
@@ -110,7 +110,7 @@ def _inputs_and_classes(batch: Any) -> tuple[Any, np.ndarray | None]:
         return batch[0], None
     if labels.ndim > 2:
         raise ValueError(f"Labels must be class numbers or one-hot. Received: shape {labels.shape}")
-    return batch[0], (labels.argmax(-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.ravel()).astype(int)
+    return batch[0], labels  # the task reads either
 
 
 def _batches(data: Any, signature: Signature | None = None) -> Iterable[Any]:

@@ -17,6 +17,7 @@ from keras_mobilenets.export.samples import Samples, grids_of
 from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.twin import target_for
+from keras_mobilenets.tasks import task_of
 from keras_mobilenets.tflite import metadata
 from keras_mobilenets.tflite.audit import audit
 from keras_mobilenets.tflite.edit.slim import slim
@@ -185,9 +186,11 @@ def _report(
         if len(file.graph.tensors[index].scales)
     }
 
+    said = {"steps": steps, "scores": names or None, "task": task_of(model)}
+
     def compared(reference: keras.Model) -> parity.Parity:
         expected = parity.predict(reference, samples.verify, list(signature.outputs))
-        return parity.measure(expected, answers, samples.source, steps=steps, scores=names or None)
+        return parity.measure(expected, answers, samples.source, **said)
 
     found = compared(made.reference)
     (parity.require_equal if made.scheme is None else parity.require_alike)(found)

@@ -42,7 +42,8 @@ def task_of(model: Any) -> Task | None:
     else:
         import keras
 
-        shapes = [tensor.shape for tensor in keras.tree.flatten(model.outputs)] if model.built else []
+        # A subclassed model knows no tensors.
+        shapes = [tensor.shape for tensor in keras.tree.flatten(getattr(model, "outputs", None) or [])]
         names = list(getattr(model, "output_names", None) or ["output"])
         ending = _ending(model) if len(shapes) == 1 else None
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None or (shapes[0][-1] == 1 and ending != "sigmoid"):
