@@ -10,6 +10,7 @@ from . import quantization as quantization
 from . import tasks as tasks
 from . import tflite as tflite
 from . import training as training
+from .applications import LRASPP as LRASPP
 from .applications import SSD300 as SSD300
 from .applications import MobileNet as MobileNet
 from .applications import MobileNetV2 as MobileNetV2

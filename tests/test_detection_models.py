@@ -6,6 +6,7 @@ import pytest
 
 from keras_mobilenets import SSD300, SSDLite, inline
 from keras_mobilenets.analysis import profile
+from keras_mobilenets.tasks import torchvision_anchors
 
 # Parameters in millions and multiply-accumulates in billions, to the digits that the papers print; and how many
 # parameters they count for a channel of batch normalization.
@@ -19,6 +20,14 @@ PAPERS = [
     pytest.param(SSDLite, "MobileNetV3Large", 90, 4.97, 0.62, 1, id="SSDLite V3 Large"),
     pytest.param(SSDLite, "MobileNetV3Small", 90, 2.49, 0.21, 1, id="SSDLite V3 Small"),
 ]
+
+
+def test_as_many_parameters_as_torchvision():
+    anchors = torchvision_anchors().per_pixel
+    options = {"background": True, "anchors": anchors, "reduced_tail": True, "backbone_weights": None}
+    model = SSDLite("MobileNetV3Large", (64, 64, 3), **options)
+    trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert trained == 3_440_060  # ssdlite320_mobilenet_v3_large, 91 classes with background
 
 
 @pytest.mark.parametrize(("builder", "backbone", "classes", "parameters", "madds", "per_norm"), PAPERS)

@@ -4,6 +4,7 @@ from . import mobilenet_v3 as mobilenet_v3
 from . import mobilenet_v4 as mobilenet_v4
 from . import variants as variants
 from .features import endpoints as endpoints
+from .lraspp import LRASPP as LRASPP
 from .mobilenet import MobileNet as MobileNet
 from .mobilenet_v2 import MobileNetV2 as MobileNetV2
 from .mobilenet_v3 import MobileNetV3Large as MobileNetV3Large

@@ -50,6 +50,12 @@ class Network:
         table = tuple(replace(row, kernel_size=3, se_ratio=None, activation=RE) for row in self.table)
         return replace(self, table=table, activation=RE)
 
+    def reduced(self) -> Network:
+        """Half the channels in the last three blocks, whose first keeps its expansion (section 6.3)."""
+        *before, first, second, third = self.table
+        halves = [replace(row, exp_size=row.exp_size // 2, filters=row.filters // 2) for row in (second, third)]
+        return replace(self, table=(*before, replace(first, filters=first.filters // 2), *halves))
+
 
 STEM_FILTERS = 16
 TABLE_LARGE = (
@@ -105,6 +111,7 @@ def MobileNetV3Small(
     rho: float = 1.0,
     output_stride: int = 32,
     stem_stride: int = 4,
+    reduced_tail: bool = False,
     normalization: str | None = "batch",
     momentum: float = 0.999,
     epsilon: float = 1e-3,
@@ -140,6 +147,8 @@ def MobileNetV3Small(
         output_stride: largest ratio of input to output size: 32, or 16 or 8 by dilation.
         stem_stride: how much the first convolution and the first strided block halve: 4 as published, 2 for images
             of about 64x64, 1 for 32x32. The weights are the same.
+        reduced_tail: whether the last three blocks have half the channels, as published for detection and
+            segmentation.
         normalization: "batch", or None for convolutions with a bias instead.
         momentum: of the batch normalization.
         epsilon: of the batch normalization.
@@ -178,6 +187,7 @@ def MobileNetV3Small(
         rho=rho,
         output_stride=output_stride,
         stem_stride=stem_stride,
+        reduced_tail=reduced_tail,
         settings={"normalization": normalization, "momentum": momentum, "epsilon": epsilon},
     )
 
@@ -199,6 +209,7 @@ def MobileNetV3Large(
     rho: float = 1.0,
     output_stride: int = 32,
     stem_stride: int = 4,
+    reduced_tail: bool = False,
     normalization: str | None = "batch",
     momentum: float = 0.999,
     epsilon: float = 1e-3,
@@ -228,6 +239,7 @@ def MobileNetV3Large(
         rho=rho,
         output_stride=output_stride,
         stem_stride=stem_stride,
+        reduced_tail=reduced_tail,
         settings={"normalization": normalization, "momentum": momentum, "epsilon": epsilon},
     )
 
@@ -250,17 +262,19 @@ def _build(
     rho: float,
     output_stride: int,
     stem_stride: int,
+    reduced_tail: bool,
     settings: dict[str, Any],
 ) -> keras.Model:
     common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout_rate)
     common.check_classes(classes, classifier_activation, published=weights == "imagenet" and include_top)
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=False)
     if weights == "imagenet":
-        common.check_published(normalization=(settings["normalization"], "batch"))
+        common.check_published(normalization=(settings["normalization"], "batch"), reduced_tail=(reduced_tail, False))
         variant: dict[str, Any] = {"builder": network.builder, "alpha": alpha, "minimalistic": minimalistic}
         size = pretrained.published_size(image=image, **variant, stacklevel=4)  # warns where the builder was called
         weights = pretrained.pretrained_path(size=size, include_top=include_top, **variant)
     network = network.minimalistic() if minimalistic else network
+    network = network.reduced() if reduced_tail else network
     steps = common.strides_and_dilations(network.strides, output_stride=output_stride, stem_stride=stem_stride)
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image) if include_preprocessing else image
     x = _trunk(x, network, alpha, steps, settings)
