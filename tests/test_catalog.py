@@ -122,5 +122,28 @@ def test_wrong_rank_is_named(row):
     if row.name in ("HardSwish", "HardSigmoid", "BatchNormalization", "LayerScale"):
         assert row.make()(np.zeros((2, 16), "float32")).shape == (2, 16)  # these take any rank
     else:
-        with pytest.raises(ValueError, match="expected ndim=4, found ndim=2"):
+        with pytest.raises(ValueError, match="expected (min_)?ndim=4, found ndim=2"):
             row.make()(np.zeros((2, 16), "float32"))
+
+
+@layers
+def test_layers_that_keep_the_shape_pass_masks_on(row):
+    if row.input_shape == row.output_shape and row.name not in ("InvertedResidual", "UniversalInvertedBottleneck"):
+        assert row.make().supports_masking
+
+
+@layers
+def test_a_layer_that_is_frozen_has_frozen_parts(row):
+    inputs = keras.Input(row.input_shape)
+    layer = row.make(trainable=False)
+    assert not keras_mobilenets.inline(keras.Model(inputs, layer(inputs))).trainable_weights
+
+
+@layers
+@pytest.mark.parametrize("wrong", [None, 0, -1, "3", float("nan")], ids=str)
+def test_each_argument_is_refused_by_its_name(row, wrong):
+    """Numbers without a default; `None` and 0 mean something for others."""
+    for name in row.arguments.keys() & {"filters", "num_heads", "key_dim"}:
+        if row.name != "Conv2D":  # Keras' own errors
+            with pytest.raises(ValueError, match=f"`{name}` must be"):
+                row.make(**{name: wrong})

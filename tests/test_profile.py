@@ -281,6 +281,23 @@ def test_what_cannot_be_counted_is_said():
 
 
 @pytest.mark.needs("pandas")
+@pytest.mark.parametrize(
+    ("shape", "apply"),
+    [
+        ((4, 16, 16, 3), keras.layers.TimeDistributed(keras.layers.Conv2D(4, 3))),
+        ((8, 16), lambda x: keras.layers.MultiHeadAttention(2, 8)(x, x)),
+        ((8, 16), keras.layers.EinsumDense("abc,cd->abd", (None, 4))),
+        ((8, 16), keras.layers.Bidirectional(keras.layers.LSTM(4))),
+        ((8, 16), lambda x: keras.ops.split(x, 2, axis=-1)),
+    ],
+    ids=["TimeDistributed", "MultiHeadAttention", "EinsumDense", "Bidirectional", "split"],
+)
+def test_any_layer_of_keras_can_be_profiled(shape, apply):
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, apply(inputs))
+    assert profile(model).parameters == model.count_params()
+
+
 def test_table_dictionary_frame_and_picture_hold_the_totals(tmp_path):
     import pandas
 

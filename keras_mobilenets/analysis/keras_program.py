@@ -45,7 +45,9 @@ def keras_program(model: keras.Model, image_size: int | tuple[int, int] | None) 
         raise ValueError(f"`image_size` must be a side or (height, width), > 0. Received: image_size={image_size!r}")
     flat = _without_foreign_parts(_functional(model, size))
     reader = _Reader()
-    inputs = keras.tree.map_structure(lambda one: keras.Input(_sized(one.shape[1:], size), dtype=one.dtype), flat.input)
+    inputs = keras.tree.map_structure(  # one image: a layer that folds another axis into the batch gives its number
+        lambda one: keras.Input(batch_shape=(1, *_sized(one.shape[1:], size)), dtype=one.dtype), flat.input
+    )
     outputs = keras.models.clone_model(
         flat, input_tensors=inputs, clone_function=lambda layer: layer, call_function=reader.call
     ).output
@@ -95,9 +97,12 @@ def _without_foreign_parts(flat: keras.Model) -> keras.Model:
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_foreign(layer) and id(layer) not in closed:
             try:
-                return _parts(flat, layer, *args, **kwargs)
+                result = _parts(flat, layer, *args, **kwargs)
             except ValueError:
-                closed.add(id(layer))
+                result = None
+            if result is not None and _holds_all_weights(layer, (args, kwargs), result):
+                return result
+            closed.add(id(layer))
         return layer(*args, **kwargs)
 
     while any(_is_foreign(one) and id(one) not in closed for one in flat.operations):
@@ -106,6 +111,14 @@ def _without_foreign_parts(flat: keras.Model) -> keras.Model:
         )
         flat = inline(keras.Model(copy.input, copy.output, name=flat.name))
     return flat
+
+
+def _holds_all_weights(layer: Any, given: Any, result: Any) -> bool:
+    """Whether the layers between the two have the layer's weights, which an operation inside would hide."""
+    tensors = [one for one in keras.tree.flatten(given) if isinstance(one, keras.KerasTensor)]
+    operations = keras.Function(tensors, result).operations
+    held = {id(weight) for one in operations for weight in getattr(one, "weights", ())}
+    return held.issuperset(map(id, layer.weights))
 
 
 def _is_foreign(layer: Any) -> bool:
@@ -132,7 +145,8 @@ class _Reader:
     def _number(self, tensor: Any) -> int:
         if id(tensor) not in self._numbers:
             self._numbers[id(tensor)] = len(self._maps)
-            self.shapes[len(self._maps)] = tuple(tensor.shape[1:])
+            shape = tuple(1 if size is None else size for size in tensor.shape)
+            self.shapes[len(self._maps)] = shape[1:] if shape[:1] == (1,) else shape
             self._maps.append(tensor)
         return self._numbers[id(tensor)]
 

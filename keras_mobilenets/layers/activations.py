@@ -27,6 +27,10 @@ class HardSigmoid(keras.layers.Layer):
     array([0.  , 0.5 , 0.75, 1.  ], dtype=float32)
     """
 
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def call(self, inputs):
         # In this order, and not x / 6 + 0.5, so that the result equals keras.applications' MobileNetV3 to the bit.
         return ops.relu6(inputs + 3.0) * (1.0 / 6.0)
@@ -52,6 +56,10 @@ class HardSwish(keras.layers.Layer):
     >>> HardSwish()(np.array([-4.0, -1.5, 0.0, 3.0], "float32")).numpy()
     array([-0.   , -0.375,  0.   ,  3.   ], dtype=float32)
     """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.supports_masking = True
 
     def call(self, inputs):
         return keras.activations.hard_swish(inputs)

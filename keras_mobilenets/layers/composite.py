@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from numbers import Integral, Real
 from typing import Any
 
 import keras
@@ -57,10 +59,9 @@ class CompositeLayer(keras.layers.Layer):
             )
         if normalization not in ("batch", None):
             raise ValueError(f"`normalization` must be 'batch' or None. Received: normalization={normalization!r}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
-        if not epsilon > 0:
-            raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
+        if not (isinstance(momentum, Real) and 0 <= momentum < 1):
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum!r}")
+        check_positive(epsilon=epsilon)
         if not isinstance(activation, str):  # a function comes back from a config as a dictionary
             activation = keras.activations.get(activation) if activation is not None else None
         self.activation = activation
@@ -110,6 +111,7 @@ class CompositeLayer(keras.layers.Layer):
             kernel_initializer=self._fresh(self.kernel_initializer),
             kernel_regularizer=self.kernel_regularizer,
             name=name,
+            trainable=self.trainable,
             dtype=self.dtype_policy,
         )
 
@@ -121,6 +123,7 @@ class CompositeLayer(keras.layers.Layer):
             depthwise_initializer=self._fresh(self.depthwise_initializer),
             depthwise_regularizer=self.depthwise_regularizer,
             name=name,
+            trainable=self.trainable,
             dtype=self.dtype_policy,
             **kwargs,
         )
@@ -133,6 +136,7 @@ class CompositeLayer(keras.layers.Layer):
                 momentum=self.momentum,
                 epsilon=self.epsilon,
                 name=f"{name}_{self.normalization_suffix}",
+                trainable=self.trainable,
                 dtype=self.dtype_policy,
             )
             layers.append(batch_norm)
@@ -142,7 +146,7 @@ class CompositeLayer(keras.layers.Layer):
     @staticmethod
     def checked_drop_path(rate: float) -> float:
         """The rate, once it is known to be one."""
-        if not 0 <= rate < 1:
+        if not (isinstance(rate, Real) and 0 <= rate < 1):
             raise ValueError(f"`drop_path` must be in [0, 1). Received: drop_path={rate}")
         return rate
 
@@ -158,6 +162,23 @@ class CompositeLayer(keras.layers.Layer):
     def _fresh(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:
         """A new instance: the same instance gives the same numbers each time that it is called."""
         return keras.initializers.get(keras.initializers.serialize(initializer))
+
+
+def check_positive(**arguments: Any) -> None:
+    """Refuses what is no number > 0, by its name."""
+    for name, value in arguments.items():
+        if not (isinstance(value, Real) and 0 < value < math.inf):
+            raise ValueError(f"`{name}` must be > 0. Received: {name}={value!r}")
+
+
+def check_positive_integers(**arguments: Any) -> None:
+    """Refuses what is neither an integer > 0 nor, of kernel sizes, a pair of them, by its name."""
+    for name, value in arguments.items():
+        pair = name == "kernel_size" and isinstance(value, tuple | list) and len(value) == 2
+        if not all(isinstance(one, Integral) and one > 0 for one in (value if pair else [value])):
+            kinds = "an integer > 0 or a pair of them" if name == "kernel_size" else "an integer > 0"
+            kinds = "> 0" if isinstance(value, Integral) else kinds
+            raise ValueError(f"`{name}` must be {kinds}. Received: {name}={value!r}")
 
 
 def run(layers: list[keras.layers.Layer], x: Any, training: bool | None) -> Any:

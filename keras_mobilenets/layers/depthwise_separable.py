@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers.composite import CompositeLayer, build_chain, known_channels, run
+from keras_mobilenets.layers.composite import CompositeLayer, build_chain, check_positive_integers, known_channels, run
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -56,8 +56,13 @@ class DepthwiseSeparableConv(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if filters <= 0:
-            raise ValueError(f"`filters` must be > 0. Received: filters={filters}")
+        check_positive_integers(
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            dilation_rate=dilation_rate,
+            depth_multiplier=depth_multiplier,
+        )
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides

@@ -6,7 +6,14 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers.composite import CompositeLayer, build_chain, known_channels, run
+from keras_mobilenets.layers.composite import (
+    CompositeLayer,
+    build_chain,
+    check_positive,
+    check_positive_integers,
+    known_channels,
+    run,
+)
 from keras_mobilenets.layers.divisible import make_divisible
 from keras_mobilenets.layers.squeeze_excite import SqueezeExcite
 
@@ -65,9 +72,12 @@ class InvertedResidual(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for name, value in (("filters", filters), ("expansion", expansion), ("se_ratio", se_ratio)):
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be > 0. Received: {name}={value}")
+        check_positive_integers(filters=filters, strides=strides, dilation_rate=dilation_rate)
+        if kernel_size is not None:  # a subclass may leave the depthwise convolution out
+            check_positive_integers(kernel_size=kernel_size)
+        for name, value in (("expansion", expansion), ("se_ratio", se_ratio)):
+            if value is not None:
+                check_positive(**{name: value})
         self.filters = filters
         self.expansion = expansion
         self.kernel_size = kernel_size
@@ -135,6 +145,7 @@ class InvertedResidual(CompositeLayer):
             kernel_initializer=self._fresh(self.kernel_initializer),
             kernel_regularizer=self.kernel_regularizer,
             name=name,
+            trainable=self.trainable,
             dtype=self.dtype_policy,
         )
 

@@ -32,6 +32,7 @@ class LayerScale(keras.layers.Layer):
     def __init__(self, initial: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
         self.initial = float(initial)
+        self.supports_masking = True
 
     def build(self, input_shape):
         initializer = keras.initializers.Constant(self.initial)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mobilenets.layers.composite import CompositeLayer, build_chain, known_channels, run
+from keras_mobilenets.layers.composite import CompositeLayer, build_chain, check_positive_integers, known_channels, run
 from keras_mobilenets.layers.layer_scale import LayerScale
 from keras_mobilenets.layers.normalization import BatchNormalization
 
@@ -93,15 +93,14 @@ class MobileMQA(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(**{"activation": None, **kwargs})
-        for name, number in (("num_heads", num_heads), ("key_dim", key_dim), ("kv_strides", kv_strides)):
-            if not number >= 1:
-                raise ValueError(f"`{name}` must be > 0. Received: {name}={number}")
+        check_positive_integers(num_heads=num_heads, key_dim=key_dim, kv_strides=kv_strides, kernel_size=kernel_size)
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.kv_strides = kv_strides
         self.kernel_size = kernel_size
         self.layer_scale = layer_scale
         self.drop_path = self.checked_drop_path(drop_path)
+        self.supports_masking = True
 
     def build(self, input_shape):
         channels = known_channels(self, input_shape)
@@ -109,14 +108,16 @@ class MobileMQA(CompositeLayer):
         self.norm = None
         if self.normalization is not None:
             name = f"{prefix}_{self.normalization_suffix}"
-            self.norm = BatchNormalization(momentum=self.momentum, epsilon=self.epsilon, name=name, dtype=policy)
+            options = {"momentum": self.momentum, "epsilon": self.epsilon, "trainable": self.trainable}
+            self.norm = BatchNormalization(**options, name=name, dtype=policy)
             self.norm.build(input_shape)
         self.query = [self.product(self.num_heads * self.key_dim, f"{prefix}_query")]
         self.key, self.value = (self._smaller(f"{prefix}_{name}") for name in ("key", "value"))
         self.attention = MultiQueryAttention(name=f"{prefix}_attention", dtype=policy)
         self.end = [self.product(channels, f"{prefix}_output")]
         if self.layer_scale is not None:
-            self.end.append(LayerScale(self.layer_scale, name=f"{prefix}_layer_scale", dtype=policy))
+            name = f"{prefix}_layer_scale"
+            self.end.append(LayerScale(self.layer_scale, name=name, trainable=self.trainable, dtype=policy))
         self.end += self.drop_path_layers(self.drop_path)
         self.add = keras.layers.Add(name=f"{prefix}_add", dtype=policy)
         attended = build_chain(self.query, input_shape)

@@ -15,7 +15,7 @@ from keras_mobilenets.layers.layer_scale import LayerScale
 from keras_mobilenets.layers.mobile_mqa import MultiQueryAttention
 from keras_mobilenets.layers.normalization import BatchNormalization
 
-_SAME_CONFIG: dict[type, type] = {
+_SAME_CONFIG: dict[type, Any] = {
     Conv2D: keras.layers.Conv2D,
     BatchNormalization: keras.layers.BatchNormalization,
 }

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.layers.activations import Activation, activation_layer
-from keras_mobilenets.layers.composite import CompositeLayer, build_chain, known_channels, run
+from keras_mobilenets.layers.composite import CompositeLayer, build_chain, check_positive, known_channels, run
 from keras_mobilenets.layers.divisible import make_divisible
 
 
@@ -47,11 +47,11 @@ class SqueezeExcite(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(activation=activation, normalization=normalization, **kwargs)
-        if not ratio > 0:
-            raise ValueError(f"`ratio` must be > 0. Received: ratio={ratio}")
+        check_positive(ratio=ratio)
         self.ratio = ratio
         self.gate = gate if isinstance(gate, str) or gate is None else keras.activations.get(gate)
         activation_layer(self.gate, self.name)
+        self.supports_masking = True
 
     def build(self, input_shape):
         channels = known_channels(self, input_shape)

@@ -83,7 +83,8 @@ class UniversalInvertedBottleneck(InvertedResidual):
     def end(self) -> list[keras.layers.Layer]:
         if self.layer_scale is None:
             return []
-        return [LayerScale(self.layer_scale, name=f"{self.name}_layer_scale", dtype=self.dtype_policy)]
+        name = f"{self.name}_layer_scale"
+        return [LayerScale(self.layer_scale, name=name, trainable=self.trainable, dtype=self.dtype_policy)]
 
     def get_config(self) -> dict[str, Any]:
         return {
