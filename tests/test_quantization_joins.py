@@ -7,6 +7,7 @@ from keras import layers as L
 
 import keras_mobilenets as km
 from keras_mobilenets.export.conversion import convert
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.quantization import FakeQuant, QuantizeConfig, calibrate, deployable, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, audit
 from keras_mobilenets.tflite.edit.slim import slim
@@ -85,7 +86,7 @@ def quantized_and_file(model, **settings):
     quantized = quantize_model(model, observer="min_max", **settings)
     calibrate(quantized, given)
     deployed = deployable(quantized)
-    content = slim(convert(deployed, SHAPE, scheme="int8", input_dtype="uint8"))
+    content = slim(convert(deployed, Signature.of(deployed), scheme="int8", input_dtype="uint8"))
     true, found = (one.predict(given, verbose=0) for one in (model, quantized))
     return quantized, true, found, TFLiteModel(content).predict(pixels), audit(content)
 

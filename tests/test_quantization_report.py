@@ -16,6 +16,7 @@ from keras_mobilenets import quantization_report
 from keras_mobilenets.diagnosis.matching import FileSimulation
 from keras_mobilenets.diagnosis.simulation import Simulation
 from keras_mobilenets.export.conversion import convert
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.quantization import QuantizeConfig, calibrate, deployable, quantize_model
 from keras_mobilenets.tflite import TFLiteModel
 
@@ -243,7 +244,7 @@ def test_every_operation_of_a_family_is_found_in_its_file(build):
     model(data, training=True)  # at random weights the signal would die out
     quantized = quantize_model(model)
     calibrate(quantized, data)
-    content = convert(deployable(quantized), FAMILY, scheme="int8", input_dtype="uint8")
+    content = convert(deployable(quantized), Signature.of(quantized), scheme="int8", input_dtype="uint8")
     of_file, of_model = FileSimulation(model, content, data), Simulation(quantized)
     assert of_file.missing == () and len(of_file.sites) == len(of_model.sites)
     for found, site in zip(of_file.sites, of_model.sites, strict=True):
@@ -371,6 +372,6 @@ def test_a_file_of_another_model_is_refused():
     other = keras.Sequential([keras.Input(SHAPE), L.Conv2D(3, 5), L.GlobalAveragePooling2D()])
     quantized = quantize_model(other)
     calibrate(quantized, data)
-    content = convert(deployable(quantized), SHAPE, scheme="int8", input_dtype="uint8")
+    content = convert(deployable(quantized), Signature.of(quantized), scheme="int8", input_dtype="uint8")
     with pytest.raises(ValueError, match="must be a file of this model"):
         quantization_report(model, content, data, verbose=False)
