@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 SHOWN = 4  # names in a message
+STDERR = 2  # where native libraries write, whatever `sys.stderr` is
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -154,14 +155,14 @@ def quiet(*, even_if_it_fails: bool = False) -> Iterator[None]:
     setting of theirs stops them.
     """
     try:
-        stderr = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # replaced by something without a file, as in a notebook
+        original = os.dup(STDERR)
+    except OSError:  # closed, as in a program without a terminal
         yield
         return
     with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        original = os.dup(stderr)
-        os.dup2(held.fileno(), stderr)
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(held.fileno(), STDERR)
         try:
             yield
         except BaseException:
@@ -170,7 +171,7 @@ def quiet(*, even_if_it_fails: bool = False) -> Iterator[None]:
                 os.write(original, held.read())
             raise
         finally:
-            os.dup2(original, stderr)
+            os.dup2(original, STDERR)
             os.close(original)
 
 
