@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from keras_mobilenets import MobileNet, MobileNetV2
 from keras_mobilenets.applications import pretrained
 from keras_mobilenets.cli import app
-from keras_mobilenets.cli.request import InputDtype, Precision, Target
+from keras_mobilenets.cli.request import InputDtype, Quantize, Target
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.export.conversion import INPUT_DTYPES
@@ -147,7 +147,7 @@ def test_no_readable_picture(saved, tmp_path):
 
 
 def test_choices_are_those_of_the_library():
-    assert {one.value for one in Precision} == {"float32" if one is None else one for one in SCHEMES}
+    assert {one.value for one in Quantize} == {"float32" if one is None else one for one in SCHEMES}
     assert tuple(one.value for one in Target) == TARGETS
     assert tuple(one.value for one in InputDtype) == INPUT_DTYPES
 

@@ -82,7 +82,7 @@ class FileSimulation(Simulation):
         return outputs, {site: values / self.factors[site] for site, values in inner.items()}
 
     def _measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Operation, np.ndarray]]:
-        values = keras.tree.flatten(self._engine.predict(np.asarray(images)))
+        values = self._engine.answers(np.asarray(images))
         outputs = values[: len(self.file.outputs)]
         return outputs, dict(zip(self.tensors, values[len(outputs) :], strict=True))
 
@@ -164,10 +164,15 @@ class _Tapped(TFLiteModel):
     def __init__(self, content: bytes, tensors: list[Tensor]):
         super().__init__(content)
         model = unpack(content)
-        self._outputs = [*self._outputs, *tensors]
-        model.subgraphs[0].outputs = list(dict.fromkeys(tensor.index for tensor in self._outputs))
+        self._outputs = {str(number): one for number, one in enumerate([*self._outputs.values(), *tensors])}
+        model.subgraphs[0].outputs = list(dict.fromkeys(tensor.index for tensor in self._outputs.values()))
         model.signatureDefs = []
         self._interpreter = make_interpreter(pack(model), "the file")
+
+    def answers(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs, then the inner tensors."""
+        found = self.predict(images)
+        return list(found.values()) if isinstance(found, dict) else [found]
 
 
 def _unfolded(stored: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, float]:
