@@ -11,6 +11,7 @@ import pytest
 
 import keras_mobilenets as km
 from keras_mobilenets.export.conversion import convert
+from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.quantization import calibrate, deployable, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, audit
 
@@ -65,7 +66,7 @@ def test_trained_elsewhere_and_deployed_from_tensorflow(session):
     answers = quantized.predict(saved["images"], verbose=0)
     # Two libraries of convolutions: now and then a value falls on the other side of a tie.
     assert np.abs(answers - saved["answers"]).mean() <= 2 / 256
-    found = audit(convert(deployable(quantized), (32, 32, 3), scheme="int8", input_dtype="uint8"))
+    found = audit(convert(deployable(quantized), Signature.of(quantized), scheme="int8", input_dtype="uint8"))
     assert found.is_integer and found.conversions_inside == ()
 
 

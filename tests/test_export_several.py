@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_mobilenets.export import export_saved_model, export_tflite
+from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
 
 COUNT, SIZE = 16, 16
@@ -142,4 +143,21 @@ def test_labels_and_agreement_are_of_the_scores(tmp_path):
     assert {one.name: one.labels for one in read_tflite(tmp_path / "m.tflite").outputs} == {
         "boxes": (),
         "scores": tuple("abcd"),
+    }
+
+
+def test_the_file_says_which_layer_made_which_tensor(tmp_path):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    swish = keras.layers.Activation("hard_swish", name="swish")(keras.layers.Conv2D(8, 3, name="maps")(inputs))
+    scores = keras.layers.Dense(2, name="scores")(keras.layers.GlobalAveragePooling2D(name="mean")(swish))
+    quantized = quantize_model(keras.Model(inputs, {"answer": scores}))
+    calibrate(quantized, PICTURES)
+    export_tflite(quantized, tmp_path / "m.tflite", verify=PICTURES, verbose=False)
+    file = read_tflite(tmp_path / "m.tflite")
+    made = {name: (file.graph.producers[index].name, factor) for index, (name, factor) in file.origin.items()}
+    assert {name: made[name] for name in ("maps", "swish", "mean", "scores")} == {
+        "maps": ("CONV_2D", 1.0),
+        "swish": ("MUL", 6.0),  # the kernel behind the mean makes up for it
+        "mean": ("MEAN", 6.0),
+        "scores": ("FULLY_CONNECTED", 1.0),
     }

@@ -418,7 +418,7 @@ def test_real_weights_on_real_photographs(testdata):
     images = as_taken(model, values)
     quantized = quantize_model(model)
     calibrate(quantized, images[:64])
-    content = convert(deployable(quantized), (128, 128, 3), scheme="int8", input_dtype="uint8")
+    content = convert(deployable(quantized), Signature.of(quantized), scheme="int8", input_dtype="uint8")
     in_keras = quantized.predict(images, verbose=0).argmax(-1)
     in_file = TFLiteModel(content).predict(values).argmax(-1)
     assert (in_keras == in_file).mean() >= 0.93  # .968 less two standard deviations of 100 images

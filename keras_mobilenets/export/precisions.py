@@ -22,7 +22,8 @@ from keras_mobilenets.quantization import (
     strip_quantization,
 )
 from keras_mobilenets.quantization.bias_correction import channel_means, correct_biases
-from keras_mobilenets.quantization.settings import InputRange
+from keras_mobilenets.quantization.fold import integer_operations
+from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH, InputRange
 
 SCHEMES = ("auto", None, "dynamic", "float16", "int8", "int16x8")
 
@@ -37,6 +38,7 @@ class Converted:
         reference: the Keras model that the file must answer like, in float32 or with fake quantization.
         is_post_training: whether `reference` was quantized here.
         layer_names: of what was converted.
+        origin: by the name of a layer of these the operation of `reference` that it ends, and its factor.
     """
 
     content: bytes
@@ -44,6 +46,7 @@ class Converted:
     reference: keras.Model
     is_post_training: bool
     layer_names: tuple[str, ...]
+    origin: dict[str, tuple[str, float]]
 
 
 def convert(
@@ -83,7 +86,18 @@ def convert(
         arrays, flat = samples.for_calibration(), conversion.without_hard_swish(flat)
     content = conversion.convert(flat, signature, scheme=scheme, input_dtype=input_dtype, samples=arrays)
     names = tuple(layer.name for layer in flat.layers)
-    return Converted(content, scheme, reference, scheme == "int8" and not quantized, names)
+    origin = _origin(reference, target) if is_quantized(reference) else {}
+    return Converted(content, scheme, reference, scheme == "int8" and not quantized, names, origin)
+
+
+def _origin(quantized: keras.Model, target: str) -> dict[str, tuple[str, float]]:
+    """The names that a converter may give the result of an operation: those of all that is computed with it."""
+    origin = {}
+    for operation in integer_operations(quantized, target in UNFUSED_HARD_SWISH):
+        gate = [f"{operation.gate.name}_relu6"] if operation.gate is not None else []
+        for name in [*(node.name for node in operation.nodes), *gate]:
+            origin[name] = operation.name, operation.factor
+    return origin
 
 
 def _scheme_of(model: keras.Model) -> str:

@@ -125,6 +125,7 @@ def export_tflite(
         output_names=list(signature.outputs),
         dynamic_batch=dynamic_batch,
         fast_pixels=target == "xnnpack",
+        origin=made.origin,
         metadata={metadata.ENTRY: metadata.describe(model.name, *described)},
     )
     file = read_tflite(metadata.append_labels(content, described[1]))

@@ -6,6 +6,7 @@ flatbuffer's own classes (https://github.com/google-ai-edge/LiteRT, schema.fbs) 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ except ImportError:  # the same generated classes, at the price of importing Ten
     from tensorflow.lite.python import schema_py_generated as schema
 
 IDENTIFIER = b"TFL3"
+ORIGIN = "keras_mobilenets.origin"  # the metadata entry that says which layer made which tensor
 
 
 def _names(enum: type) -> dict[int, str]:
@@ -180,6 +182,15 @@ class TFLiteFile:
     def normalization(self) -> PixelScale | None:
         """From pixels to the first input that says it, None when none does."""
         return next((one.scale for one in self.inputs if one.scale is not None), None)
+
+    @property
+    def origin(self) -> dict[int, tuple[str, float]]:
+        """By tensor, the operation of the quantized model that made it, and how many times larger than there it is.
+
+        Empty where the file was not written by `export_tflite` from a quantized model.
+        """
+        entries = json.loads(self.metadata.get(ORIGIN, b"{}"))
+        return {int(index): (name, float(factor)) for index, (name, factor) in entries.items()}
 
     @property
     def size_bytes(self) -> int:

@@ -6,6 +6,7 @@ of the file. It also keeps the ranges from which scales were made, and bakes the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from keras_mobilenets.tflite.edit.constants import set_constant
 from keras_mobilenets.tflite.edit.pixels import quicken
 from keras_mobilenets.tflite.edit.repairs import float_depthwise, pools_of_one, wide_biases
-from keras_mobilenets.tflite.file import IDENTIFIER, schema, unpack
+from keras_mobilenets.tflite.file import IDENTIFIER, ORIGIN, schema, unpack
 
 SIGNATURE = "serving_default"
 ALIGNMENT = 16  # schema.fbs asks for it (force_align), and microcontrollers read weights where they lie
@@ -66,6 +67,7 @@ def slim(
     output_names: Sequence[str] = (),
     dynamic_batch: bool = False,
     fast_pixels: bool = False,
+    origin: Mapping[str, tuple[str, float]] | None = None,
     metadata: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """The same model in fewer bytes.
@@ -77,6 +79,8 @@ def slim(
         output_names: likewise for the outputs.
         dynamic_batch: whether the file says that its batch may change. It may be resized either way.
         fast_pixels: replace a QUANTIZE of uint8 pixels by what XNNPACK computes faster.
+        origin: by the name of a tensor's layer, the operation of the quantized model that made it and how many times
+            larger than in the model it is; `TFLiteFile.origin` gives it back by tensor.
         metadata: entries to add, by name.
 
     Returns:
@@ -96,12 +100,26 @@ def slim(
             if tensor.quantization is not None:
                 tensor.quantization.min = tensor.quantization.max = None
         _free_batch(model, graph, constant, dynamic_batch)
+    entries = dict(metadata or {})
+    if origin:
+        entries[ORIGIN] = _origin(model.subgraphs[0], origin)
     if len(model.subgraphs) == 1:
         _sign(model, input_names, output_names)
-    for name, entry in (metadata or {}).items():
+    for name, entry in entries.items():
         _add_metadata(model, name, entry)
     _share_buffers(model)
     return pack(model)
+
+
+def _origin(graph: Any, origin: Mapping[str, tuple[str, float]]) -> bytes:
+    """Of each operation the first tensor that has its name: the same value in another dtype comes behind it."""
+    found: dict[str, int] = {}
+    for operator in graph.operators:
+        for index in map(int, operator.outputs):
+            name = graph.tensors[index].name
+            if name in origin:
+                found.setdefault(name, index)
+    return json.dumps({index: origin[name] for name, index in found.items()}, separators=(",", ":")).encode()
 
 
 def pack(model: Any) -> bytes:
