@@ -1,5 +1,6 @@
 """The examples in the docstrings run and print what they say."""
 
+import contextlib
 import doctest
 import importlib
 import pkgutil
@@ -10,20 +11,27 @@ import pytest
 
 import keras_mobilenets
 
+NEED = {".cli.beam": "apache_beam", ".interop.tfmot.": "tensorflow_model_optimization"}
+
 
 def modules():
     for module in pkgutil.walk_packages(keras_mobilenets.__path__, "keras_mobilenets."):
         if not module.name.endswith("__main__"):
-            marks = pytest.mark.needs("apache_beam") if module.name.endswith(".cli.beam") else ()
+            needed = next((package for part, package in NEED.items() if part in module.name), None)
+            marks = pytest.mark.needs(needed) if needed else ()
             yield pytest.param(module.name, marks=marks, id=module.name)
 
 
-@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize("name", list(modules()))
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # examples may write files
     module = importlib.import_module(name)
     part = importlib.import_module(".".join(name.split(".")[:2]))
-    public = {name: getattr(of, name) for of in (keras_mobilenets, part) for name in getattr(of, "__all__", [])}
+    public = {}
+    for of in (keras_mobilenets, part):
+        for public_name in getattr(of, "__all__", []):
+            with contextlib.suppress(ImportError):  # what needs an extra
+                public[public_name] = getattr(of, public_name)
     names = {"np": np, "keras": keras, **public, **vars(module)}
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS, verbose=False)
     report: list[str] = []

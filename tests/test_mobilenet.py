@@ -12,7 +12,7 @@ from keras_mobilenets.layers import BatchNormalization
 
 builders = pytest.mark.parametrize("builder", variants.BUILDERS)
 NETWORKS = sorted({(v.builder, v.alpha, v.minimalistic) for v in variants.VARIANTS})
-NARROWEST = [next(one for one in NETWORKS if one[0] == builder) for builder in variants.BUILDERS]
+NARROWEST = {network[0]: network for network in reversed(NETWORKS)}.values()
 networks = pytest.mark.parametrize(
     ("builder", "alpha", "minimalistic"),
     [one if one in NARROWEST else pytest.param(*one, marks=pytest.mark.slow) for one in NETWORKS],

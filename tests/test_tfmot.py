@@ -10,7 +10,10 @@ import pytest
 import tensorflow as tf
 from documents import run
 
-from keras_mobilenets import (
+tfmot = pytest.importorskip("tensorflow_model_optimization")
+tf_keras = pytest.importorskip("tf_keras")
+
+from keras_mobilenets import (  # noqa: E402 - some of it cannot be imported without
     HardSigmoid,
     InvertedResidual,
     MobileNet,
@@ -20,12 +23,10 @@ from keras_mobilenets import (
     inline,
     quantize_model,
 )
-from keras_mobilenets.interop import from_tf_keras, tfmot_annotate, to_tf_keras
-from keras_mobilenets.quantization import KeepZeros
-from keras_mobilenets.tflite import audit
+from keras_mobilenets.interop import from_tf_keras, tfmot_annotate, to_tf_keras  # noqa: E402
+from keras_mobilenets.quantization import KeepZeros  # noqa: E402
+from keras_mobilenets.tflite import audit  # noqa: E402
 
-tfmot = pytest.importorskip("tensorflow_model_optimization")
-tf_keras = pytest.importorskip("tf_keras")
 pytestmark = pytest.mark.needs("tensorflow_model_optimization")
 
 SMALL = {"input_shape": (32, 32, 3), "weights": None, "classes": 5}
