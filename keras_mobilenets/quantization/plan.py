@@ -45,6 +45,7 @@ class Plan:
     Attributes:
         roles: what each node does.
         quantized: the nodes behind which a feature map is quantized, with a fixed range or None where it is observed.
+        symmetric: the nodes whose grid has 0 in its middle, as XNNPACK's product of two feature maps has no zero point.
         tied: the nodes whose output is rounded to the grid of another node.
         left_in_float: the nodes that stay in float without having been asked to: the runtimes have no integer form of
             them.
@@ -80,6 +81,8 @@ class Plan:
             if self._joins_one_grid(node):
                 self.roles[node] = Role.MOVE
         self.tied = {node: self.grid_of(node.inputs[0]) for node in graph.nodes if self._keeps_grid(node)}
+        products = [node for node in graph.nodes if self.roles[node] is Role.PRODUCT and node not in self.floating]
+        self.symmetric = {self.grid_of(part) for node in products for part in node.inputs}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
 
     def _read(self) -> None:
@@ -161,11 +164,19 @@ class Plan:
             return self.fuses(node.inputs[0])
         if role is Role.FRONT:
             return is_behind_input(node)
-        if role in (Role.COMBINE, Role.PRODUCT):
+        if role is Role.PRODUCT:
+            return len(node.inputs) == 2 and all(self._may_be_symmetric(part) for part in node.inputs)
+        if role is Role.COMBINE:
             return len(node.inputs) == 2
         if isinstance(node.layer, keras.layers.Softmax):
             return isinstance(node.layer.axis, int)
         return role is not None
+
+    def _may_be_symmetric(self, node: Node) -> bool:
+        """Whether the grid of a value is free to have 0 in its middle."""
+        while self.roles[node] in (*PASSING, Role.SAME_GRID) and node.inputs:
+            node = node.inputs[0]
+        return self.roles[node] in _COMPUTES or not self._has_integer_form(node)
 
     def _keeps_grid(self, node: Node) -> bool:
         return self.roles[node] is Role.SAME_GRID and node not in self.floating and node not in self._in_front

@@ -217,8 +217,11 @@ class Rewriter:
     def is_clipped_by_quantizer(self, node: Node) -> bool:
         """Whether behind each place of the node's layer there is a quantizer that begins at 0."""
         places = [other for other in self.plan.graph.nodes if other.layer is node.layer]
-        symmetric = self.settings.symmetric or self.activation_bits(node) > 8
+        symmetric = any(self.is_symmetric(place, self.activation_bits(place)) for place in places)
         return not symmetric and all(place in self.plan.quantized for place in places)
+
+    def is_symmetric(self, node: Node, bits: int) -> bool:
+        return self.settings.symmetric or bits > 8 or node in self.plan.symmetric
 
     def weight_bits(self, node: Node) -> int:
         config = self.plan.config_of(node) or QuantizeConfig()
@@ -262,7 +265,7 @@ class Rewriter:
         clips = self.plan.roles[node] is Role.RELU and self.is_clipped_by_quantizer(node)
         return FakeQuant(
             bits=bits,
-            symmetric=self.settings.symmetric or bits > 8,
+            symmetric=self.is_symmetric(node, bits),
             fixed_range=fixed_range,
             observer=config.observer or self.settings.observer,
             in_training=in_training,
