@@ -43,7 +43,7 @@ INTEGER = {
     """,
     VOLUME: """
         MaxPooling3D(2) | AveragePooling3D(2) | MaxPooling3D((1, 2, 3), padding='same') | GlobalAveragePooling3D()
-        GlobalMaxPooling3D() | UpSampling3D(2) | ZeroPadding3D(1) | Cropping3D(1) | SpatialDropout3D(0.2) | Dense(4)
+        GlobalMaxPooling3D() | UpSampling3D(2) | ZeroPadding3D(1) | Cropping3D(1) | SpatialDropout3D(0.2)
     """,
     (6,): """
         Dense(5) | Dense(5, use_bias=False) | Dense(5, activation='softmax') | Dense(5, activation='sigmoid')
@@ -59,6 +59,10 @@ FLOAT = {
     ROW: "LSTM(4) | GRU(4) | SimpleRNN(4) | Bidirectional(LSTM(3)) | LSTM(4, return_sequences=True) | Masking()",
     VOLUME: "Conv3D(4, 3, padding='same') | Conv3DTranspose(4, 3)",
 }
+
+
+IN_FRONT = ("Rescaling", "Resizing", "CenterCrop")
+"""Alone they are what is in front of a model, and no part of it."""
 
 
 def of_text(text):
@@ -126,7 +130,7 @@ MERGES = {
 }
 OPERATIONS = {
     "split": lambda x: ops.add(*ops.split(x, 2, axis=-1)),
-    "unstack": lambda x: ops.stack(ops.unstack(x, axis=1)[:3], axis=1),
+    "stack": lambda x: ops.stack([x[:, 1], x[:, 2], x[:, 0]], axis=1),
     "slice of channels": lambda x: x[..., 1:3],
     "slice with steps": lambda x: x[:, ::2, 1:],
     "repeat, tile": lambda x: ops.tile(ops.repeat(x, 2, axis=1), (1, 1, 2, 1)),
@@ -243,11 +247,16 @@ SHAPES = {
     function.__name__: function
     for function in (two_inputs, siamese, two_outputs, shared_layer, nested, residual, dense_block, gated, unet)
 } | {"argmax": argmax}
-PARTLY_FLOAT = {"attention": (attention, ["attention"]), "words": (words, ["embedding"])}
+PARTLY_FLOAT = {
+    "unstack": (lambda: operated(lambda x: ops.stack(ops.unstack(x, axis=1)[:3], axis=1)), ["unstack"]),
+    "attention": (attention, ["attention"]),
+    "words": (words, ["embedding"]),
+}
 MODELS = {
     **{
         f"{text} on {shape}": (lambda shape=shape, text=text: stack(of_text(text), shape=shape))
         for shape, text in texts(INTEGER)
+        if not text.startswith(IN_FRONT)
     },
     **{f"{text} between": (lambda shape=shape, text=text: between(shape, text)) for shape, text in texts(INTEGER)},
     **MERGES,

@@ -132,6 +132,7 @@ def _check(graph: Graph) -> int:
                 f"Layer {layer.name!r} has weights of {layer.weight_bits} bits, which is a simulation: no converter "
                 "stores such weights. Quantize with weight_bits=8 to deploy."
             )
+    widths = widths or {8}  # where only pixels are rounded
     if widths not in ({8}, {16}):
         raise ValueError(
             "Runtimes compute with feature maps of 8 bits or of 16, the same throughout. "
@@ -249,7 +250,8 @@ class _Deployment:
         gate = self.gate(node, value + 3.0)
         if self.factors[node] != 6.0:
             # The sixth of the input is on the same integers, at a sixth of the scale: nothing is lost here.
-            low, high = self._behind(node.inputs[0]).layer.range
+            source = self._behind(node.inputs[0]).layer
+            low, high = source.grid(self.bits) if isinstance(source, InputQuant) else source.range
             value = self.fake_quant(node, value * (1.0 / 6.0), low / 6.0, high / 6.0, suffix="_sixth")
         return keras.layers.Multiply(name=self.unique_name(node.name), dtype="float32")([value, gate])
 

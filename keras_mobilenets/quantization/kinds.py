@@ -54,12 +54,21 @@ def lower_kinds(graph: Graph, derived: Derived) -> None:
                 derived(old, new)
             break
     for node in list(graph.nodes):
-        if isinstance(node.layer, _L.Add | _L.Multiply | _L.Average):
+        if isinstance(node.layer, _L.Add | _L.Multiply | _L.Average | _L.Maximum | _L.Minimum):
             _in_pairs(graph, node, derived)
         elif isinstance(node.layer, _L.BatchNormalization | _L.Conv2DTranspose):
             _give_kernel(graph, node, derived)
     _move_reshapes(graph)
     graph.prune()
+
+
+def convertible(flat: keras.Model) -> keras.Model:
+    """The flat model itself, or the same layers with `ArgMax` in place of operations that no converter knows."""
+    graph = Graph.of(flat)
+    indices = [node for node in graph.nodes if type(node.layer).__name__ in ("Argmax", "Argmin")]
+    for node in indices:
+        chain(graph, node, _other_form(node) or [node.layer])
+    return graph.build(lambda node, args, kwargs: node.layer(*args, **kwargs)) if indices else flat
 
 
 def chain(graph: Graph, node: Node, layers: list[Any]) -> None:

@@ -69,8 +69,9 @@ class Plan:
         self._read()
         self.left_in_float: list[Node] = []
         self.floating = self._floating(stays_float, by_first)
-        inputs = (node for node in graph.nodes if node.is_input)
-        self.fronts = {node: self._follow(node) for node in inputs if self._is_read_as_integers(node)}
+        inputs = [node for node in graph.nodes if node.is_input]
+        taken = [node for node in inputs if self._is_read_as_integers(node) or self._is_only_moved(node)]
+        self.fronts = {node: self._follow(node) for node in taken}
         self._in_front = self._nodes_in_front()
         self.floating.update(node for node in graph.nodes if self._is_front(node) and node not in self._in_front)
         insert_entries(graph, self.floating)
@@ -136,6 +137,12 @@ class Plan:
                 return True
         return False
 
+    def _is_only_moved(self, node: Node) -> bool:
+        """Whether the value goes to an output of the model as it is, but for its place."""
+        readers = [one for one in self.consumers[node] if self.roles[one] in (*PASSING, Role.FRONT, Role.SAME_GRID)]
+        moved = [one for one in readers if one not in self.floating]
+        return node in self.outputs or any(self._is_only_moved(one) for one in moved)
+
     def _follow(self, node: Node) -> tuple[Node, float, float]:
         """From an input through its normalization and augmentation to the last of them."""
         scale, offset = 1.0, 0.0
@@ -164,6 +171,8 @@ class Plan:
             return self.fuses(node.inputs[0])
         if role is Role.FRONT:
             return is_behind_input(node)
+        if isinstance(node.layer, keras.layers.Dense):
+            return len(node.tensor.shape) <= 4  # beyond, converters part the bias from the product
         if role is Role.PRODUCT:
             return len(node.inputs) == 2 and all(self._may_be_symmetric(part) for part in node.inputs)
         if role is Role.COMBINE:
@@ -197,7 +206,8 @@ class Plan:
     def _quantizer(self, node: Node) -> list[tuple[float, float] | None]:
         """Nothing, or one range: fixed, or None for an observed one."""
         role = self.roles[node]
-        if node.is_input or node in self._in_front or role in (*PASSING, Role.SAME_GRID) or self.fuses(node):
+        keeps = role in (*PASSING, Role.SAME_GRID) and not (isinstance(node.layer, Item) and node in self.floating)
+        if node.is_input or node in self._in_front or keeps or self.fuses(node):
             return []
         if not isinstance(node.tensor, keras.KerasTensor):
             return []  # several outputs: each has a node of its own

@@ -102,7 +102,7 @@ _OPERATION_ROLES = {
             Role.MOVE,
             "Reshape Squeeze ExpandDims Transpose Swapaxes Moveaxis BroadcastTo GetItem Split ArraySplit",
         ),
-        (Role.MOVE, "Unstack Roll Repeat Tile MaxPool Max Amax Min Amin DepthToSpace SpaceToDepth CropImages"),
+        (Role.MOVE, "Roll Repeat Tile MaxPool Max Amax Min Amin DepthToSpace SpaceToDepth CropImages"),
         (Role.SAME_GRID, "AveragePool Flip"),
         (Role.REQUANTIZE, "Add Subtract Multiply Maximum Minimum Mean Sum Absolute Gelu Stack"),
         (Role.JOIN, "Concatenate"),
