@@ -138,15 +138,19 @@ def convert(
 
 def _refusal(model: keras.Model, scheme: str | None, message: str) -> str:
     """The converter's message in a sentence: which operation, of which layer."""
-    reason = next(iter(re.findall(r"error: (.*)", message)), message.strip().splitlines()[0])
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no reason is given"]
+    first = (
+        lines[-1].removeprefix("ValueError: ") if lines[0] == "in user code:" else lines[0]
+    )  # TensorFlow's traceback of what it traced
+    reason = next(iter(re.findall(r"error: (.*)", message)), first)
     missing = re.findall(r"^\s*(?:TF Select|Flex|Custom) ops: (.*)", message, re.MULTILINE)
     if missing:
         reason = f"TFLite has no {', '.join(missing)}"
     made_by = [layer.name for layer in model.layers if re.search(rf"[/\"]{re.escape(layer.name)}[/_\"]", message)]
     where = f", in layer {' or '.join(map(repr, made_by[:SHOWN]))}" if made_by else ""
     return (
-        f"{model.name} cannot be converted to {scheme or 'float32'}: {reason}{where}. Replace it by other layers, or "
-        "end the model before it and compute the rest outside."
+        f"{model.name} cannot be converted to {scheme or 'float32'}: {reason.rstrip('.')}{where}. Replace it by other "
+        "layers, or end the model before it and compute the rest outside."
     )
 
 
@@ -168,7 +172,10 @@ def _frozen(model: keras.Model, signature: Signature) -> Any:
         with keras.StatelessScope(state_mapping=constants):
             return call(model, inputs)
 
-    return tf.function(serve).get_concrete_function(*specs)
+    try:
+        return tf.function(serve).get_concrete_function(*specs)
+    except Exception as error:  # of whatever layer
+        raise ValueError(_refusal(model, None, str(error))) from error
 
 
 def require_tensorflow() -> None:
