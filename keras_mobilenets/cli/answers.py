@@ -95,7 +95,7 @@ def _table(result: dict, figures: dict[str, float | None]) -> Table:
     table = Table(
         title=f"{result['model']} on {result['pictures']:,} pictures of {result['data']}", title_justify="left"
     )
-    columns = next(iter(result["classes"].values()), {})
+    columns: dict[str, float] = next(iter(result["classes"].values()), {})
     for name in ("class", *columns):
         table.add_column(name, justify="left" if name == "class" else "right")
     for name, counts in result["classes"].items():

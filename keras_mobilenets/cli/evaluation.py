@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from keras_mobilenets.cli.models import Classifier
 from keras_mobilenets.data.images import read_image
 from keras_mobilenets.tasks.classification import Classification
-from keras_mobilenets.tasks.task import Task, each
+from keras_mobilenets.tasks.task import Answers, Task, each
 
 BATCH_SIZE = 64
 
@@ -31,8 +31,8 @@ class Comparison:
     """
 
     task: Task
-    labels: Sequence[Any]
-    scores: dict[str, Sequence[Any]]
+    labels: Answers
+    scores: Mapping[str, Answers]
     kept: np.ndarray
     pictures: np.ndarray
 

@@ -152,7 +152,7 @@ class Classification:
         return image
 
     def _said(self, scores: Any, labels: Sequence[str] | None) -> str:
-        return ", ".join(class_name(index, labels) for index in np.flatnonzero(np.asarray(scores) > 0.5))
+        return ", ".join(class_name(int(index), labels) for index in np.flatnonzero(np.asarray(scores) > 0.5))
 
     def _numbers(self, truth: np.ndarray) -> np.ndarray:
         """Class numbers, of one-hot vectors too."""

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+Answers = Any
+"""One for each image: an array, or a sequence where they are of different sizes."""
+
 
 class Spec(NamedTuple):
     """The form of one target of one image.
@@ -38,10 +41,14 @@ class Task(Protocol):
         headline: the figure of `score` that is monitored in training, printed and reported; higher is better.
     """
 
-    name: str
-    targets: Mapping[str, Spec]
-    outputs: tuple[str, ...]
-    headline: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def targets(self) -> Mapping[str, Spec]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    @property
+    def headline(self) -> str: ...
 
     @classmethod
     def of(cls, data: Any, recipe: Any) -> Task:
@@ -57,19 +64,19 @@ class Task(Protocol):
         """`loss`, `metrics` and what else `compile` takes of it. Without a metric of the headline's name, `fit`
         decodes and scores the held-out images after each epoch."""
 
-    def decode(self, outputs: Any, image_size: tuple[int, int] | None = None) -> Sequence[Any]:
+    def decode(self, outputs: Any, image_size: tuple[int, int] | None = None) -> Answers:
         """The answers that the outputs for a batch stand for, in an image of (height, width)."""
 
-    def hits(self, answers: Sequence[Any], truth: Sequence[Any]) -> np.ndarray:
+    def hits(self, answers: Answers, truth: Answers) -> np.ndarray:
         """How right each answer is: (images,) in [0, 1]."""
 
-    def score(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[str, float | None]:
+    def score(self, answers: Answers, truth: Answers) -> dict[str, float | None]:
         """Figures over all images, the headline's first; None where one says nothing."""
 
-    def by_class(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[int, dict[str, float]]:
+    def by_class(self, answers: Answers, truth: Answers) -> dict[int, dict[str, float]]:
         """Figures of each class that occurs."""
 
-    def agreement(self, one: Sequence[Any], other: Sequence[Any]) -> np.ndarray:
+    def agreement(self, one: Answers, other: Answers) -> np.ndarray:
         """How much two models answer alike: (images,) in [0, 1]."""
 
     def metadata(self, labels: Sequence[str]) -> dict[str, Sequence[str]]:
@@ -106,7 +113,7 @@ def named(outputs: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     return {name: np.asarray(one) for name, one in zip(names, listed, strict=True)}
 
 
-def each(batch: Any) -> Sequence[Any]:
+def each(batch: Any) -> Answers:
     """A batch of targets image by image: an array as it is, of a dictionary of arrays one for each image.
 
     Example:

@@ -104,7 +104,7 @@ def fit(
     trained = model if teacher is None else distiller(model, teacher)
     task = task_to_train(trained, task)
     steps = data.steps_per_epoch
-    rate = {"batch_size": data.batch_size, "learning_rate": learning_rate}
+    rate: dict[str, Any] = {"batch_size": data.batch_size, "learning_rate": learning_rate}
     compile_model(trained, recipe, epochs=epochs, steps_per_epoch=steps, task=task, **rate)
     checks: list[keras.callbacks.Callback] = [_Diverged(data)]
     if not matches_features(trained) and task.headline not in _metric_names(task, recipe):

@@ -77,7 +77,12 @@ def fine_tune(
             unfreeze(model, stages)
             tell("the whole network" if stages is None else f"its last {stages} stages")
             rate_now = rate * factor
-            options = {"task": task, "teacher": teacher, "checkpoint": checkpoint, "callbacks": callbacks}
+            options: dict[str, Any] = {
+                "task": task,
+                "teacher": teacher,
+                "checkpoint": checkpoint,
+                "callbacks": callbacks,
+            }
             rows += rows_of(fit(model, data, recipe=recipe, epochs=end - len(rows), learning_rate=rate_now, **options))
     return history_of(model, rows)
 
