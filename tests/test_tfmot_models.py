@@ -154,7 +154,7 @@ def test_models_that_are_partly_float(name):
     make, floats = PARTLY_FLOAT[name]
     with pytest.warns(UserWarning, match="stay in float"):
         quantized, values, found = quantized_like(make())
-    assert list(quantized.float_layers) == floats
+    assert [name.split("_")[0] for name in quantized.float_layers] == floats
     same(found, run_file(quantized, values)[1])
 
 

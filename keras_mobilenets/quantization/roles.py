@@ -104,7 +104,7 @@ _OPERATION_ROLES = {
         ),
         (Role.MOVE, "Roll Repeat Tile MaxPool Max Amax Min Amin DepthToSpace SpaceToDepth CropImages"),
         (Role.SAME_GRID, "AveragePool Flip"),
-        (Role.REQUANTIZE, "Add Subtract Multiply Maximum Minimum Mean Sum Absolute Gelu Stack"),
+        (Role.REQUANTIZE, "Add Subtract Multiply Maximum Minimum Mean Sum Absolute Gelu"),
         (Role.JOIN, "Concatenate"),
         (Role.TRAINING, "Cast StopGradient"),
     )
