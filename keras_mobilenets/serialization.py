@@ -33,7 +33,7 @@ def register_layers() -> None:
 
     from keras_mobilenets import layers
 
-    for name in layers.__all__:  # each is imported when it is looked up
+    for name in dir(layers):  # each is imported when it is looked up
         getattr(layers, name)
     for module in _MODULES:
         importlib.import_module(f"keras_mobilenets.{module}")

@@ -187,11 +187,11 @@ def _report(
         if len(file.graph.tensors[index].scales)
     }
 
-    said = {"steps": steps, "scores": names or None, "task": task_of(model)}
+    task = task_of(model)
 
     def compared(reference: keras.Model) -> parity.Parity:
         expected = parity.predict(reference, samples.verify, list(signature.outputs))
-        return parity.measure(expected, answers, samples.source, **said)
+        return parity.measure(expected, answers, samples.source, steps=steps, scores=names or None, task=task)
 
     found = compared(made.reference)
     (parity.require_equal if made.scheme is None else parity.require_alike)(found)

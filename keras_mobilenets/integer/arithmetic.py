@@ -21,7 +21,7 @@ class IntegerBinary(IntegerOperation):
         **kwargs: of `IntegerOperation`; `inputs` in the order of the operands.
     """
 
-    arguments = ("constant", "place")
+    arguments: tuple[str, ...] = ("constant", "place")
 
     def operands(self, inputs: Any) -> tuple[Any, Any]:
         """Both operands."""
@@ -52,7 +52,8 @@ class IntegerAdd(IntegerBinary):
 
     def numbers(self):
         add = fixed_point.add_numbers if self.is_reference else fixed_point.xnnpack_add_numbers
-        return {**super().numbers(), **add(*self.scales, self.output_quantization.scale)}
+        left, right = self.scales
+        return {**super().numbers(), **add(left, right, self.output_quantization.scale)}
 
     def call(self, inputs):
         left, right = self.operands(inputs)

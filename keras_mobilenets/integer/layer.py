@@ -97,7 +97,7 @@ class IntegerOperation(keras.layers.Layer):
             self.held[name] = variable
         self.built = True
 
-    def numbers(self) -> dict[str, np.ndarray]:
+    def numbers(self) -> dict[str, Any]:
         """What the operation computes with, by name: integers become int32, all else float32."""
         low, high = self.output_quantization.clamp(self.activation)
         return {"low": np.float32(low), "high": np.float32(high)}

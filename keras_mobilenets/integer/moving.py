@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -87,7 +88,7 @@ def _smallest(inputs: Any, shape: Any, axes: Any) -> Any:
     return ops.reshape(ops.min(inputs, axis=tuple(axes)), (-1, *shape))
 
 
-MOVES = {
+MOVES: dict[str, Callable[..., Any]] = {
     "reshape": _reshape,
     "transpose": _transpose,
     "pad": _pad,

@@ -273,15 +273,15 @@ def strided_slice(place: Place) -> Step:
         raise place.error("has an ellipsis or a new axis, which is not known")
     windows = []
     for axis, bounds in enumerate(zip(place.numbers(1), place.numbers(2), place.numbers(3), strict=True)):
-        first, last, step = bounds
-        first = None if options.get("begin_mask", 0) >> axis & 1 else first
-        last = None if options.get("end_mask", 0) >> axis & 1 else last
+        begin, end, step = bounds
+        first = None if options.get("begin_mask", 0) >> axis & 1 else begin
+        window = slice(first, None if options.get("end_mask", 0) >> axis & 1 else end, step)
         if options.get("shrink_axis_mask", 0) >> axis & 1:
-            last, step = (first or 0) + 1 or None, 1
-        windows.append(slice(first, last, step).indices(shape[axis]))
+            window = slice(first, (first or 0) + 1 or None, 1)
+        windows.append(window.indices(shape[axis]))
     windows += [(0, size, 1) for size in shape[len(windows) :]]
-    begin, end, strides = (list(part) for part in zip(*windows[1:], strict=True))
-    return place.move("slice", begin=begin, end=end, strides=strides)
+    begins, ends, strides = (list(part) for part in zip(*windows[1:], strict=True))
+    return place.move("slice", begin=begins, end=ends, strides=strides)
 
 
 def split(place: Place) -> list[Step]:

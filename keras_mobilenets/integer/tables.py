@@ -99,7 +99,7 @@ def _hard_swish(values: np.ndarray, source: Quantization, result: Quantization) 
     """Of TFLite's reference kernel, on numbers of 16 bits."""
     fine = np.float32(1 / 128) * np.float32(source.scale)
     (out, out_shift), (gate, gate_shift) = (
-        _multiplier_16(fine / np.float32(scale)) for scale in (result.scale, 3.0 / 32768.0)
+        _multiplier_16(float(fine / np.float32(scale))) for scale in (result.scale, 3.0 / 32768.0)
     )
     inputs = values * 128
     scaled = fixed_point.rounded_high_product(inputs, out, 15)
@@ -112,7 +112,7 @@ def _hard_swish(values: np.ndarray, source: Quantization, result: Quantization) 
 
 
 def _multiplier_16(real: float) -> tuple[int, int]:
-    mantissa, shift = (int(part) for part in fixed_point.quantize_multiplier(float(real)))
+    mantissa, shift = (int(part) for part in fixed_point.quantize_multiplier(real))
     return (32767 if mantissa >= 32767 << 16 else (mantissa + 2**15) >> 16), shift
 
 

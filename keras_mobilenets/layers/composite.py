@@ -59,8 +59,7 @@ class CompositeLayer(keras.layers.Layer):
             )
         if normalization not in ("batch", None):
             raise ValueError(f"`normalization` must be 'batch' or None. Received: normalization={normalization!r}")
-        if not (isinstance(momentum, Real) and 0 <= momentum < 1):
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum!r}")
+        check_share(momentum=momentum)
         check_positive(epsilon=epsilon)
         if not isinstance(activation, str):  # a function comes back from a config as a dictionary
             activation = keras.activations.get(activation) if activation is not None else None
@@ -143,13 +142,6 @@ class CompositeLayer(keras.layers.Layer):
         activated = activation_layer(activation, name, self.dtype_policy)
         return layers if activated is None else [*layers, activated]
 
-    @staticmethod
-    def checked_drop_path(rate: float) -> float:
-        """The rate, once it is known to be one."""
-        if not (isinstance(rate, Real) and 0 <= rate < 1):
-            raise ValueError(f"`drop_path` must be in [0, 1). Received: drop_path={rate}")
-        return rate
-
     def drop_path_layers(self, rate: float) -> list[keras.layers.Layer]:
         """Stochastic depth at the end of a residual branch; nothing where the rate is 0."""
         if not rate:
@@ -164,10 +156,17 @@ class CompositeLayer(keras.layers.Layer):
         return keras.initializers.get(keras.initializers.serialize(initializer))
 
 
+def check_share(**arguments: Any) -> None:
+    """Refuses what is no number in [0, 1), by its name."""
+    for name, value in arguments.items():
+        if not (isinstance(value, Real) and 0 <= float(value) < 1):
+            raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}")
+
+
 def check_positive(**arguments: Any) -> None:
     """Refuses what is no number > 0, by its name."""
     for name, value in arguments.items():
-        if not (isinstance(value, Real) and 0 < value < math.inf):
+        if not (isinstance(value, Real) and 0 < float(value) < math.inf):
             raise ValueError(f"`{name}` must be > 0. Received: {name}={value!r}")
 
 
@@ -175,7 +174,7 @@ def check_positive_integers(**arguments: Any) -> None:
     """Refuses what is neither an integer > 0 nor, of kernel sizes, a pair of them, by its name."""
     for name, value in arguments.items():
         pair = name == "kernel_size" and isinstance(value, tuple | list) and len(value) == 2
-        if not all(isinstance(one, Integral) and one > 0 for one in (value if pair else [value])):
+        if not all(isinstance(one, Integral) and int(one) > 0 for one in (value if pair else [value])):
             kinds = "an integer > 0 or a pair of them" if name == "kernel_size" else "an integer > 0"
             kinds = "> 0" if isinstance(value, Integral) else kinds
             raise ValueError(f"`{name}` must be {kinds}. Received: {name}={value!r}")

@@ -11,6 +11,7 @@ from keras_mobilenets.layers.composite import (
     build_chain,
     check_positive,
     check_positive_integers,
+    check_share,
     known_channels,
     run,
 )
@@ -30,7 +31,7 @@ class InvertedResidual(CompositeLayer):
         filters: number of output channels, > 0.
         expansion: channels inside the block as a multiple of the input's, rounded by `make_divisible`; > 0. The
             expanding convolution is left out where None is given.
-        kernel_size: of the depthwise convolution, an integer or a pair.
+        kernel_size: of the depthwise convolution, an integer or a pair; None leaves it out.
         strides: of the depthwise convolution, an integer.
         dilation_rate: of the depthwise convolution, an integer; with strides 1 only.
         se_ratio: squeezed channels as a share of the expanded ones; None leaves squeeze-excite out (V2).
@@ -63,7 +64,7 @@ class InvertedResidual(CompositeLayer):
         self,
         filters: int,
         expansion: float | None = 6,
-        kernel_size: int | tuple[int, int] = 3,
+        kernel_size: int | tuple[int, int] | None = 3,
         strides: int = 1,
         dilation_rate: int = 1,
         se_ratio: float | None = None,
@@ -75,6 +76,7 @@ class InvertedResidual(CompositeLayer):
         check_positive_integers(filters=filters, strides=strides, dilation_rate=dilation_rate)
         if kernel_size is not None:  # a subclass may leave the depthwise convolution out
             check_positive_integers(kernel_size=kernel_size)
+        check_share(drop_path=drop_path)
         for name, value in (("expansion", expansion), ("se_ratio", se_ratio)):
             if value is not None:
                 check_positive(**{name: value})
@@ -84,7 +86,7 @@ class InvertedResidual(CompositeLayer):
         self.strides = strides
         self.dilation_rate = dilation_rate
         self.se_ratio = se_ratio
-        self.drop_path = self.checked_drop_path(drop_path)
+        self.drop_path = drop_path
         self.residual = residual
 
     def build(self, input_shape):

@@ -8,7 +8,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mobilenets.layers.composite import CompositeLayer, build_chain, check_positive_integers, known_channels, run
+from keras_mobilenets.layers.composite import (
+    CompositeLayer,
+    build_chain,
+    check_positive_integers,
+    check_share,
+    known_channels,
+    run,
+)
 from keras_mobilenets.layers.layer_scale import LayerScale
 from keras_mobilenets.layers.normalization import BatchNormalization
 
@@ -94,12 +101,13 @@ class MobileMQA(CompositeLayer):
     ):
         super().__init__(**{"activation": None, **kwargs})
         check_positive_integers(num_heads=num_heads, key_dim=key_dim, kv_strides=kv_strides, kernel_size=kernel_size)
+        check_share(drop_path=drop_path)
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.kv_strides = kv_strides
         self.kernel_size = kernel_size
         self.layer_scale = layer_scale
-        self.drop_path = self.checked_drop_path(drop_path)
+        self.drop_path = drop_path
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -129,8 +137,8 @@ class MobileMQA(CompositeLayer):
         """Keys or values: of a smaller map, where there are strides."""
         layers = []
         if self.kv_strides > 1:
-            geometry = {"kernel_size": self.kernel_size, "strides": self.kv_strides}
-            layers = self.depthwise(f"{name}_depthwise", None, **geometry)
+            part = f"{name}_depthwise"
+            layers = self.depthwise(part, None, kernel_size=self.kernel_size, strides=self.kv_strides)
         return [*layers, self.product(self.key_dim, name)]
 
     def call(self, inputs, training=None):

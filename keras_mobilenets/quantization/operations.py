@@ -160,6 +160,6 @@ def _quantizers(chains: list[list[Node]], readers: Readers) -> dict[Node, Node |
         if _rounds(end):
             found[end] = end
         else:
-            is_part = reader is not None and role_of(reader.layer) is Role.JOIN
-            found[end] = found[end_of[reader]] if is_part else None
+            joined = reader if reader is not None and role_of(reader.layer) is Role.JOIN else None
+            found[end] = found[end_of[joined]] if joined is not None else None
     return found

@@ -97,7 +97,8 @@ def quantize_model(
             floating.add(new.name)
 
     lower(graph, inherit)
-    _check_names([*names, *(node.name for node in graph.nodes)], [*skip, *filter(_is_name, known)])
+    configured = [key for key in known if isinstance(key, str)]
+    _check_names([*names, *(node.name for node in graph.nodes)], [*skip, *configured])
 
     def config_of(node: Node) -> QuantizeConfig | None:
         return known.get(node.name) or known.get(type(node.layer)) or annotations.get(id(node.layer))
@@ -188,10 +189,6 @@ def _hindrance(layer: Any) -> str | None:
     if getattr(layer, "renorm", False):
         return "is a BatchNormalization(renorm=True), which no integer form has: train it without"
     return None
-
-
-def _is_name(key: str | type) -> bool:
-    return isinstance(key, str)
 
 
 def _check_names(known: list[str], names: list[str]) -> None:

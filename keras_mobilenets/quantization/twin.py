@@ -74,6 +74,8 @@ class QuantizedModel(keras.Model):
     'npu'
     """
 
+    output_names: list[str]
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         layers = {layer.name: layer for layer in self.layers}

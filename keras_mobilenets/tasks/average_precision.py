@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from keras_mobilenets.tasks.task import Answers
 
 FIGURES = ("mAP", "mAP_50", "mAP_75", "mAP_small", "mAP_medium", "mAP_large")
 
 
 def evaluate(
-    answers: Sequence[Mapping[str, np.ndarray]],
-    truth: Sequence[Mapping[str, np.ndarray]],
+    answers: Answers,
+    truth: Answers,
     image_size: tuple[int, int],
     classes: int,
 ) -> tuple[dict[str, float | None], np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.tasks.task import Spec, named
+from keras_mobilenets.tasks.task import Answers, Spec, named
 
 TOP_FROM = 10  # top-5 accuracy says something only among more classes than that
 
@@ -95,14 +95,14 @@ class Classification:
             scores = np.exp(-np.logaddexp(0, -scores))
         return np.concatenate([1 - scores, scores], -1) if self.classes == 1 else scores
 
-    def hits(self, answers: Sequence[Any], truth: Sequence[Any]) -> np.ndarray:
+    def hits(self, answers: Answers, truth: Answers) -> np.ndarray:
         """Whether the highest score is the label's; of several labels, the share that is told rightly."""
         right = np.asarray(truth)
         if self.multi_label:
             return ((np.asarray(answers) > 0.5) == (right > 0.5)).mean(-1)
         return (np.argmax(answers, -1) == self._numbers(right)).astype(float)
 
-    def score(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[str, float | None]:
+    def score(self, answers: Answers, truth: Answers) -> dict[str, float | None]:
         """`accuracy`, and `top_5_accuracy` among more than ten classes."""
         top = None
         if self.classes > TOP_FROM and not self.multi_label:
@@ -110,7 +110,7 @@ class Classification:
             top = float(np.any(best == self._numbers(np.asarray(truth))[:, np.newaxis], axis=-1).mean())
         return {"accuracy": float(self.hits(answers, truth).mean()), "top_5_accuracy": top}
 
-    def by_class(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[int, dict[str, float]]:
+    def by_class(self, answers: Answers, truth: Answers) -> dict[int, dict[str, float]]:
         """How many pictures of a class were told rightly, and how many there are."""
         right = np.asarray(truth)
         if self.multi_label:
@@ -126,7 +126,7 @@ class Classification:
             if p
         }
 
-    def agreement(self, one: Sequence[Any], other: Sequence[Any]) -> np.ndarray:
+    def agreement(self, one: Answers, other: Answers) -> np.ndarray:
         """Whether both have the same highest score; of several labels, the share on which they say the same."""
         return self.hits(one, other if self.multi_label else np.argmax(other, -1))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_mobilenets.tasks.boxes import Anchors, Suppression, decode, overlap, ssd_anchors
 from keras_mobilenets.tasks.classification import class_name
-from keras_mobilenets.tasks.task import Spec, named
+from keras_mobilenets.tasks.task import Answers, Spec, named
 
 SURE = 0.3
 """Score from which a box counts where boxes are counted, drawn or described."""
@@ -71,17 +71,21 @@ class Detection:
 
     def anchors_of_image(self) -> np.ndarray:
         """All anchors of an image: (anchors, 4) as (y, x, height, width), in shares of it."""
-        sizes = [tuple(-(-side // 16) for side in self.image_size)]
-        while len(sizes) < len(self.anchors.scales):
-            height, width = sizes[-1]
-            sizes.append((-(-height // 2), -(-width // 2)))
-        return self.anchors.around(sizes)
+        height, width = self.image_size
+        strides = [16 * 2**index for index in range(len(self.anchors.scales))]
+        return self.anchors.around([(-(-height // stride), -(-width // stride)) for stride in strides])
 
     def head(self, maps: Any) -> Any:
         from keras_mobilenets.applications.ssd import ssd_head
 
-        form = {"background": self.background, "anchors": self.anchors.per_pixel, "separable": self.lite}
-        return ssd_head(maps, classes=self.classes, alpha=self.alpha, **form)
+        return ssd_head(
+            maps,
+            classes=self.classes,
+            alpha=self.alpha,
+            background=self.background,
+            anchors=self.anchors.per_pixel,
+            separable=self.lite,
+        )
 
     def encode(self, targets: Mapping[str, Any]) -> dict[str, Any]:
         """One table (batch, boxes, 5) of boxes and labels for each output: which anchors are meant, the losses find."""
@@ -103,17 +107,17 @@ class Detection:
         scores = scores[..., 1:] if self.background else scores
         return [self.suppression(*one) for one in zip(decode(boxes, self.anchors_of_image()), scores, strict=True)]
 
-    def hits(self, answers: Sequence[Any], truth: Sequence[Any]) -> np.ndarray:
+    def hits(self, answers: Answers, truth: Answers) -> np.ndarray:
         """How well the boxes of an image are found: F1 of those that score at least .3, at an overlap of .5."""
         return np.array([self._f1(_sure(one), _real(other)) for one, other in zip(answers, truth, strict=True)])
 
-    def score(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[str, float | None]:
+    def score(self, answers: Answers, truth: Answers) -> dict[str, float | None]:
         """COCO's mean average precision, at overlaps of .5 and .75 alone, and by size in pixels of `image_size`."""
         from keras_mobilenets.tasks.average_precision import evaluate
 
         return evaluate(answers, truth, self.image_size, self.classes)[0]
 
-    def by_class(self, answers: Sequence[Any], truth: Sequence[Any]) -> dict[int, dict[str, float]]:
+    def by_class(self, answers: Answers, truth: Answers) -> dict[int, dict[str, float]]:
         """Average precision of each class, and how many boxes there are."""
         from keras_mobilenets.tasks.average_precision import evaluate
 
@@ -122,7 +126,7 @@ class Detection:
         counts = np.bincount(labels, minlength=self.classes)
         return {label: {"mAP": float(each[label]), "boxes": int(n)} for label, n in enumerate(counts) if n}
 
-    def agreement(self, one: Sequence[Any], other: Sequence[Any]) -> np.ndarray:
+    def agreement(self, one: Answers, other: Answers) -> np.ndarray:
         """F1 of the one's boxes as if the other's were true, of those that score at least .3."""
         return np.array([self._f1(_sure(first), _sure(second)) for first, second in zip(one, other, strict=True)])
 

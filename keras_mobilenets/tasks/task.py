@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-Answers = Any
-"""One for each image: an array, or a sequence where they are of different sizes."""
+Answers: TypeAlias = Sequence[Any] | np.ndarray
+"""An entry for each image: an array where all are of one size."""
 
 
 class Spec(NamedTuple):

@@ -103,9 +103,15 @@ def fit(
         raise ValueError("`keep_best` needs a `checkpoint`, which the best epoch is kept in")
     trained = model if teacher is None else distiller(model, teacher)
     task = task_to_train(trained, task)
-    steps = data.steps_per_epoch
-    rate: dict[str, Any] = {"batch_size": data.batch_size, "learning_rate": learning_rate}
-    compile_model(trained, recipe, epochs=epochs, steps_per_epoch=steps, task=task, **rate)
+    compile_model(
+        trained,
+        recipe,
+        epochs=epochs,
+        steps_per_epoch=data.steps_per_epoch,
+        batch_size=data.batch_size,
+        learning_rate=learning_rate,
+        task=task,
+    )
     checks: list[keras.callbacks.Callback] = [_Diverged(data)]
     if not matches_features(trained) and task.headline not in _metric_names(task, recipe):
         checks.append(_Scored(task, data))  # before the averaged weights are swapped back

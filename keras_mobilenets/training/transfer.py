@@ -76,14 +76,18 @@ def fine_tune(
         if end > len(rows):
             unfreeze(model, stages)
             tell("the whole network" if stages is None else f"its last {stages} stages")
-            rate_now = rate * factor
-            options: dict[str, Any] = {
-                "task": task,
-                "teacher": teacher,
-                "checkpoint": checkpoint,
-                "callbacks": callbacks,
-            }
-            rows += rows_of(fit(model, data, recipe=recipe, epochs=end - len(rows), learning_rate=rate_now, **options))
+            history = fit(
+                model,
+                data,
+                recipe=recipe,
+                epochs=end - len(rows),
+                learning_rate=rate * factor,
+                task=task,
+                teacher=teacher,
+                checkpoint=checkpoint,
+                callbacks=callbacks,
+            )
+            rows += rows_of(history)
     return history_of(model, rows)
 
 
