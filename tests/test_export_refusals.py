@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -100,6 +102,20 @@ def test_post_training_quantization_that_loses_much_is_told(tmp_path):
     with pytest.warns(UserWarning, match=r"'scores' differs from the float model's by \d"):
         report = export_tflite(model, tmp_path / "m.tflite", quantize="int8", calibration=images(32), verbose=False)
     assert report.warnings and report.float_parity.outputs[0].noise > parity.POOR
+
+
+def test_what_stays_in_float_is_a_row_of_the_report(tmp_path, capsys):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    scores = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(keras.layers.ELU(name="bent")(maps)))
+    with pytest.warns(UserWarning, match="stay in float.*'bent'"):
+        report = export_tflite(
+            keras.Model(inputs, scores), tmp_path / "m.tflite", quantize="int8", calibration=images(8)
+        )
+    assert report.float_layers == tuple(report.to_dict()["float_layers"]) == ("bent",)
+    assert re.search(r"in float .*bent", capsys.readouterr().out)
+    again = export_tflite(keras.Model(inputs, scores), tmp_path / "m.tflite", verify=images(4), verbose=False)
+    assert again.quantize is None and again.float_layers == ()
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])

@@ -27,6 +27,7 @@ class ExportReport:
         audit: what is inside the file.
         labels: how many class names it carries.
         warnings: what makes the file worse than its model, a sentence each.
+        float_layers: names of the layers that compute in float in an integer file, as `QuantizedModel` has them.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class ExportReport:
     audit: Audit
     labels: int
     warnings: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
 
     @property
     def float_agreement(self) -> float | None:
@@ -58,6 +60,8 @@ class ExportReport:
         if self.float_parity is not None:
             rows.append(("against float", str(self.float_parity)))
         rows.extend(("[bold red]warning[/]", one) for one in self.warnings)
+        if self.float_layers:
+            rows.append(("in float", ", ".join(self.float_layers)))
         rows.extend(self.audit.rows())
         if self.labels:
             rows.append(("labels", f"{self.labels} class names inside the file"))

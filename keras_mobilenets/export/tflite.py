@@ -16,7 +16,7 @@ from keras_mobilenets.export.report import ExportReport
 from keras_mobilenets.export.samples import Samples, grids_of
 from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.quantization.twin import target_for
+from keras_mobilenets.quantization.twin import QuantizedModel, target_for
 from keras_mobilenets.tasks import task_of
 from keras_mobilenets.tflite import metadata
 from keras_mobilenets.tflite.audit import audit
@@ -199,7 +199,9 @@ def _report(
     lost = parity.losses(against_float) if against_float is not None else ()
     for sentence in lost:
         warnings.warn(sentence, stacklevel=3)
-    return ExportReport(path, made.scheme, found, against_float, audit(file), sum(map(len, names.values())), lost)
+    in_float = made.reference.float_layers if isinstance(made.reference, QuantizedModel) else ()
+    labels = sum(map(len, names.values()))
+    return ExportReport(path, made.scheme, found, against_float, audit(file), labels, lost, in_float)
 
 
 def _refused(model: keras.Model, made: schemes.Converted, reason: str) -> str:
