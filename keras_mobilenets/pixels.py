@@ -292,8 +292,8 @@ def sample_values(images: Any) -> np.ndarray | None:
 def check_input_range(model: Any, images: Any, *, stacklevel: int = 2) -> None:
     """Warns when images do not lie in the range that a model takes.
 
-    `training.fit` and the exports call it on what they are given. Only what is certain is reported: negative values or
-    fractions below 1 where pixels are expected, values beyond 4 where scaled ones are.
+    The exports call it on the images they are given, `training.fit` on held-out arrays. Only what is certain is
+    reported: negative values or fractions below 1 where pixels are expected, values beyond 4 where scaled ones are.
 
     Args:
         model: any model.

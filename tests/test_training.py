@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -123,6 +124,19 @@ def test_a_batch_that_is_no_number_is_named(data):
     )
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 1\. The images of its batch.*not all numbers"):
         fit(small_model(), broken, epochs=1)
+
+
+def test_held_out_arrays_in_another_range_are_warned_of(data):
+    pixels, labels = next(data.val.as_numpy_iterator())
+    for images, warned in ((pixels, False), (pixels / 255, True)):
+        batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        given = types.SimpleNamespace(
+            batch_size=4, steps_per_epoch=1, val=(images, labels), train_from=lambda epoch, step=0, give=batches: give
+        )
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            fit(small_model(), given, epochs=1)
+        assert [one.filename for one in found if "scaled already" in str(one.message)] == [__file__] * warned
 
 
 @pytest.mark.parametrize("builder", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"])

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers.replicas import processes
+from keras_mobilenets.pixels import check_input_range
 from keras_mobilenets.tasks import Task
 from keras_mobilenets.tasks.task import each
 from keras_mobilenets.training.checkpoint import Checkpoint
@@ -91,6 +92,9 @@ def fit(
         FloatingPointError: the loss is no longer a number.
         BlockingIOError: another process uses the checkpoint's folder.
 
+    Warns:
+        UserWarning: the held-out images, where they are arrays, are not in the range that the model takes.
+
     Example:
 
     >>> history = fit(model, load("digits", image_size=32), epochs=10)  # doctest: +SKIP
@@ -148,12 +152,15 @@ def _fit(
     """Keras' own `fit`, from `done` epochs and steps on."""
     epoch, step = done
     on_tensorflow = keras.backend.backend() == "tensorflow"
+    val = data.val
+    if isinstance(val, tuple):  # of batches one would have to be read for it
+        check_input_range(trained_part(model), val[0], stacklevel=3)
     if step and on_tensorflow:
         _build_metrics(model, next(iter(_encoded(data.train_from(epoch, step), task))))
     with whole_batches(trained_part(model)):
         return model.fit(
             _encoded(data.train_from(epoch, step), task) if on_tensorflow else _Stream(data, task, epoch, step),
-            validation_data=_encoded(data.val, task) if on_tensorflow else _HeldOut(data, task),
+            validation_data=_encoded(val, task) if on_tensorflow else _HeldOut(data, task),
             initial_epoch=epoch,
             epochs=epochs,
             steps_per_epoch=data.steps_per_epoch,
