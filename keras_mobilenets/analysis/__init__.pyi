@@ -3,13 +3,6 @@ from .choice import Choice as Choice
 from .choice import choose as choose
 from .choice import device_scale as device_scale
 from .choice import measured as measured
-from .costs import LayerCost as LayerCost
-from .costs import bottleneck_cost as bottleneck_cost
-from .costs import depthwise_conv_cost as depthwise_conv_cost
-from .costs import depthwise_separable_cost as depthwise_separable_cost
-from .costs import depthwise_separable_ratio as depthwise_separable_ratio
-from .costs import squeeze_excite_cost as squeeze_excite_cost
-from .costs import standard_conv_cost as standard_conv_cost
 from .drawing import plot_variants as plot_variants
 from .profile import Cost as Cost
 from .profile import LayerProfile as LayerProfile
