@@ -17,7 +17,26 @@ import numpy as np
 import pytest
 
 TESTDATA = "KERAS_MOBILENETS_TESTDATA"
-LONGEST = ()  # files that take longest, begun first, so that no process is left alone with one at the end
+# Files that take longest, begun first, so that no process is left alone with one at the end.
+LONGEST = [
+    "test_tfmot_models",
+    "test_backends",
+    "test_examples",
+    "test_docs",
+    "test_mobilenet",
+    "test_tfmot",
+    "test_quantization_files",
+    "test_cli",
+    "test_integer",
+    "test_export_tflite",
+    "test_docstrings",
+    "test_quantization_report",
+    "test_catalog",
+    "test_training",
+    "test_profile",
+    "test_detection",
+    "test_quantization",
+]
 
 
 def pytest_collection_modifyitems(items):
