@@ -16,7 +16,6 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from benchmarks import published
+from benchmarks import later_networks, published
+from benchmarks.cells import Cell, Table
 from keras_mobilenets import applications
 from keras_mobilenets.analysis import ModelProfile, plot_variants, profile
 from keras_mobilenets.applications import mobilenet
@@ -32,62 +32,9 @@ from keras_mobilenets.layers import DepthwiseSeparableConv, InvertedResidual
 from keras_mobilenets.utils import atomic_path
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 0.01
 MADDS, PARAMETERS = "M MAdds", "M parameters"
 ROW_LAYERS = (InvertedResidual, keras.layers.Conv2D, keras.layers.Dense, keras.layers.GlobalAveragePooling2D)
 ACTIVATIONS = {"hard_swish": "HS", "relu": "RE"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry of a table: what is counted here and what is printed there, "" where there is nothing to compare."""
-
-    table: str
-    row: str
-    quantity: str
-    ours: float | str
-    theirs: str
-
-    @property
-    def difference(self) -> float | None:
-        """Relative; None where one of them is not a number."""
-        if isinstance(self.ours, str) or not self.theirs:
-            return None
-        return self.ours / float(self.theirs) - 1
-
-    @property
-    def explanation(self) -> str:
-        """Why they differ by more than 1 %, "" where they do not.
-
-        Raises:
-            ValueError: nobody knows.
-        """
-        if self.difference is None:
-            differs = bool(self.theirs) and isinstance(self.ours, str) and self.ours != self.theirs and self.ours != ""
-        else:
-            differs = abs(self.difference) > LIMIT
-        if not differs:
-            return ""
-        if isinstance(self.ours, float):
-            decimals = len(self.theirs.partition(".")[2])
-            if f"{self.ours:.{decimals}f}" == self.theirs:
-                return "rounds to what is printed"
-            if math.floor(self.ours * 10**decimals) == round(float(self.theirs) * 10**decimals):
-                return "cut off in print"
-        row = self.row if (self.table, self.row, self.quantity) in published.EXPLANATIONS else self.row.split(",")[0]
-        try:
-            return published.EXPLANATIONS[self.table, row, self.quantity]
-        except KeyError:
-            raise ValueError(f"{self}: off by more than 1 %, and nothing explains it") from None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a paper: its name here, a sentence about it, its cells row by row."""
-
-    name: str
-    caption: str
-    cells: tuple[Cell, ...]
 
 
 @functools.cache
@@ -274,7 +221,7 @@ def all_tables() -> list[Table]:
     """The papers' tables in their order."""
     found = {**v1_comparisons(), **v2_comparisons(), **v3_comparisons()}
     found |= {"V1 Table 2": list(v1_shares()), "V1 Table 3": list(v1_layer()), "One layer": list(v1_layer_grid())}
-    found |= {"V2 Table 2": list(v2_architecture())}
+    found |= {"V2 Table 2": list(v2_architecture()), **later_networks.comparisons()}
     for table, builder, printed in (
         ("V3 Table 1", "MobileNetV3Large", published.V3_LARGE),
         ("V3 Table 2", "MobileNetV3Small", published.V3_SMALL),
@@ -372,6 +319,7 @@ CAPTIONS = {
     "V3 Table 3": "The models of the comparison that are built here.",
     "V3 Table 9": "All 19 models: alpha, size.",
     "V3 minimalistic": "Without squeeze-excite, hard-swish and 5x5 kernels; printed in TF-slim's table.",
+    **later_networks.CAPTIONS,
 }
 
 

@@ -220,6 +220,7 @@ EXPLANATIONS = {
     ("V3 Table 9", "Small 0.75", "M MAdds"): "printed for 1280 features before the classifier, as in Table 3: 43.8",
     ("V3 Table 9", "Small 1, 256", "M MAdds"): "printed for 1280 features before the classifier: 73.6",
     ("V3 Table 9", "Small 0.35", "M parameters"): "1.355 with biases and normalization",
+    ("V3 Table 6", "V3-Large", "B MAdds"): "no cause found",
     ("V3 minimalistic", "Small minimalistic", "M MAdds"): (
         "TF-slim prints 66 for Small 1.0, too, which the paper corrects to 56 and 57; the same widths with smaller "
         "kernels need less"
