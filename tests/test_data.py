@@ -105,8 +105,9 @@ def test_names_that_mean_nothing_are_refused_with_the_near_ones(tmp_path):
     assert {"digits", "cifar10", "tf_flowers", "imagenet2012"} <= set(known_datasets())
     with pytest.raises(ValueError, match="cifar10"):
         load("cifar_10", image_size=32)
-    with pytest.raises(ValueError, match="There is no folder ./absent"):
-        load("./absent", image_size=32)
+    for folder in ("./absent", "./digits"):
+        with pytest.raises(ValueError, match=f"There is no folder {folder}"):
+            load(folder, image_size=32)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="Received a file"):
         load(tmp_path / "file", image_size=32)

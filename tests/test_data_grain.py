@@ -45,6 +45,13 @@ def test_a_folder_is_read_without_tensorflow(pictures):
     subprocess.run([sys.executable, "-c", GRAIN, pictures], check=True)
 
 
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"image_size": -8}, {"image_size": (8, 8, 3)}])
+def test_sizes_are_refused_alike(wrong, tmp_path):
+    for read in (load, load_grain):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
+            read(tmp_path, **{"image_size": 8, **wrong})
+
+
 def test_what_tfds_prepared_is_read_alike(tmp_path):
     with pytest.raises(ValueError, match="Prepare it once: tfds.builder"):
         load_grain("digits", image_size=8, data_dir=tmp_path)

@@ -12,7 +12,15 @@ from PIL import Image
 
 from keras_mobilenets.data.folder import Photos, scan_folder
 from keras_mobilenets.data.images import EDGE_TO_EDGE, read_image, read_pixels
-from keras_mobilenets.data.names import PHOTO_AREA, STRETCH, THUMBNAIL_SHIFT, augmentations, decided, is_folder
+from keras_mobilenets.data.names import (
+    PHOTO_AREA,
+    STRETCH,
+    THUMBNAIL_SHIFT,
+    augmentations,
+    check_arguments,
+    decided,
+    is_folder,
+)
 from keras_mobilenets.utils import require
 
 Records = Sequence[tuple[Any, int]]  # a path or the encoded picture, and its label
@@ -154,6 +162,7 @@ def load_grain(
     >>> data = load_grain("flowers", image_size=160)  # doctest: +SKIP
     >>> history = fit(model, data, epochs=5)  # doctest: +SKIP
     """
+    check_arguments(image_size, batch_size)
     wanted = augmentations(augment)
     if wanted[1:]:
         raise ValueError(f"`augment` must be a way of cropping without TensorFlow. Received: augment={augment!r}")

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_mobilenets.data import pipeline
 from keras_mobilenets.data.folder import scan_folder
 from keras_mobilenets.data.given import Given, dataset_sources
-from keras_mobilenets.data.names import BUNDLED, augmentations, decided, is_folder
+from keras_mobilenets.data.names import BUNDLED, augmentations, check_arguments, decided, is_folder
 from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
 
 Preprocess = Callable[[Any], Any]
@@ -174,7 +174,7 @@ def load(
     >>> data = load("digits", image_size=32)  # doctest: +SKIP
     >>> model.fit(data.train, validation_data=data.val, epochs=5)  # doctest: +SKIP
     """
-    _check_arguments(image_size, batch_size)
+    check_arguments(image_size, batch_size)
     if keras.backend.backend() != "tensorflow":
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already
             tf.config.set_visible_devices(
@@ -201,11 +201,3 @@ def load(
     size = (size, size) if isinstance(size, int) else (size[0], size[1])
     batch_size = min(batch_size, train.count)
     return ImageData(name, classes, size, batch_size, seed, decided(wanted, name), broken, preprocess, train, val)
-
-
-def _check_arguments(image_size: int | tuple[int, int] | None, batch_size: int) -> None:
-    sizes = (image_size,) if isinstance(image_size, int) else image_size
-    if sizes is not None and (len(sizes) > 2 or min(sizes) < 1):
-        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be > 0. Received: batch_size={batch_size}")

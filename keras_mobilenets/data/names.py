@@ -9,8 +9,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_mobilenets.utils import user_path
-
 BUNDLED = "digits"
 CUTS = ("auto", "none", "crop", "crop_flip")
 EXTRAS = ("rand_augment", "random_erasing", "mix_up", "cut_mix")
@@ -42,7 +40,7 @@ def is_folder(data: str | os.PathLike[str]) -> bool:
     Raises:
         ValueError: it is neither; the message names the nearest data sets.
     """
-    text = str(user_path(data))
+    text = os.path.expanduser(os.fspath(data))  # a `Path` would make a name of ./name
     if os.path.isdir(text):
         return not os.path.isfile(os.path.join(text, "dataset_info.json"))
     if os.path.exists(text):
@@ -78,6 +76,15 @@ def decided(augment: tuple[str, ...], name: str) -> tuple[str, ...]:
     if cut == "auto":
         cut = "crop" if any(word in name for word in UNFLIPPED) else "crop_flip"
     return (cut, *extras)
+
+
+def check_arguments(image_size: int | tuple[int, int] | None, batch_size: int) -> None:
+    """Refuses sizes of pictures and batches that are not positive."""
+    sizes = (image_size,) if isinstance(image_size, int) else image_size
+    if sizes is not None and (len(sizes) > 2 or min(sizes) < 1):
+        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be > 0. Received: batch_size={batch_size}")
 
 
 def _is_builder(name: str) -> bool:
