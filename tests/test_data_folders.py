@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_mobilenets.data import scan_folder
-from keras_mobilenets.data.layout import class_folders, picture_files
+from keras_mobilenets.data.layout import find_layout, picture_files
 from keras_mobilenets.tflite.labels import parse_labels, write_labels
 
 
@@ -36,13 +36,13 @@ def test_splits_are_known_by_any_usual_name(tmp_path, names, nested):
 
 def test_an_unpacked_archive_is_looked_into(tmp_path):
     make(tmp_path, "flowers/rose", "flowers/tulip", "__MACOSX/flowers/rose")
-    assert class_folders(tmp_path) == ("rose", "tulip")
+    assert find_layout(tmp_path).class_names == ("rose", "tulip")
 
 
 @pytest.mark.parametrize("names", [("bullet train", "car"), ("train", "car"), ("test tube", "train", "dog")])
 def test_a_class_may_have_the_name_of_a_split(tmp_path, names):
     make(tmp_path, *names)
-    assert class_folders(tmp_path) == tuple(sorted(names))
+    assert find_layout(tmp_path).class_names == tuple(sorted(names))
 
 
 REFUSED = {
@@ -118,6 +118,6 @@ def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
 def test_home_is_expanded(tmp_path, monkeypatch):
     make(tmp_path, "flowers/rose", "flowers/tulip")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert class_folders("~/flowers") == ("rose", "tulip")
+    assert find_layout("~/flowers").class_names == ("rose", "tulip")
     assert len(picture_files("~/flowers")) == 4
     assert len(scan_folder("~/flowers").train) == 2

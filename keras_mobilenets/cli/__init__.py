@@ -15,9 +15,9 @@ import typer
 import typer.core
 
 from keras_mobilenets.cli import checks
-from keras_mobilenets.cli.errors import command, quiet
+from keras_mobilenets.cli.errors import command
 from keras_mobilenets.cli.request import InputDtype, Quantize, Request, Target, check_builder
-from keras_mobilenets.utils import require, user_path
+from keras_mobilenets.utils import quiet, require, user_path
 
 
 class _Commands(typer.core.TyperGroup):

@@ -39,12 +39,12 @@ def data(value: str | None) -> str | None:
     """A folder of classes, or the name of a data set."""
     if value is None:
         return None
-    from keras_mobilenets.data.layout import class_folders
+    from keras_mobilenets.data.layout import find_layout
     from keras_mobilenets.data.names import is_folder
 
     try:
         if is_folder(value):
-            class_folders(value)
+            find_layout(value)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     return value

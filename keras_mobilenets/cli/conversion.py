@@ -13,7 +13,7 @@ import numpy as np
 from keras_mobilenets import applications
 from keras_mobilenets.cli import progress
 from keras_mobilenets.cli.errors import errors
-from keras_mobilenets.cli.models import check_classes, form_of, load_keras, saved_labels
+from keras_mobilenets.cli.models import built, check_classes, form_of, load_keras, saved_labels
 from keras_mobilenets.cli.request import Request
 from keras_mobilenets.data import load as load_data
 from keras_mobilenets.data.images import GREY, BrokenImage, read_image
@@ -93,9 +93,13 @@ def _model(request: Request) -> keras.Model:
         return load_keras(Path(request.model))
     if request.weights is None:
         progress.console.print("Without --weights they are random: the file shows size and speed, and knows nothing.")
-    options = {"minimalistic": True} if request.minimalistic else {}
-    shape = request.image_size, request.image_size, 3
-    return getattr(applications, request.model)(shape, alpha=request.alpha, weights=request.weights, **options)
+    return built(
+        request.model,
+        request.image_size,
+        alpha=request.alpha,
+        minimalistic=request.minimalistic,
+        weights=request.weights,
+    )
 
 
 def _labels(request: Request) -> Path | list[str] | None:

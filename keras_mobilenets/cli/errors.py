@@ -17,8 +17,6 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from keras_mobilenets.utils import quiet as quiet
-
 PACKAGE = Path(__file__).parent.parent
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # the codes that shells give
 

@@ -21,7 +21,6 @@ from rich.table import Table
 from keras_mobilenets import __version__
 from keras_mobilenets import data as images
 from keras_mobilenets.cli import progress, report
-from keras_mobilenets.cli.errors import quiet
 from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
@@ -43,7 +42,7 @@ from keras_mobilenets.training import (
 from keras_mobilenets.training.classifier import build_model
 from keras_mobilenets.training.devices import first_alone, part, process, without_job
 from keras_mobilenets.training.logs import rows_of
-from keras_mobilenets.utils import atomic_path, locked, require
+from keras_mobilenets.utils import atomic_path, locked, quiet, require
 
 STEPS = 4
 PEERS = ("keras", "tensorflow", "numpy")

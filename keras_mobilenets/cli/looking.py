@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_mobilenets.applications.variants import BUILDERS, VARIANTS
-from keras_mobilenets.cli.errors import quiet
+from keras_mobilenets.utils import quiet
 
 if TYPE_CHECKING:
     from keras_mobilenets.training.recipes import Recipe
@@ -111,14 +111,11 @@ def profile(model: str, *, alpha: float, image_size: int, minimalistic: bool, pl
 
 def _keras_model(path: Path, alpha: float, image_size: int, minimalistic: bool) -> Any:
     """A `.keras` file, or what a builder of that name makes."""
-    from keras_mobilenets.cli.models import load_keras
+    from keras_mobilenets.cli.models import built, load_keras
 
     if path.suffix == ".keras":
         return load_keras(path)
-    from keras_mobilenets import applications
-
-    options = {"minimalistic": True} if minimalistic else {}
-    return getattr(applications, path.name)((image_size, image_size, 3), alpha=alpha, weights=None, **options)
+    return built(path.name, image_size, alpha=alpha, minimalistic=minimalistic)
 
 
 def choose(

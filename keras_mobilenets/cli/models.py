@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.cli.errors import quiet
 from keras_mobilenets.data.images import to_grey
 from keras_mobilenets.tasks.known import task_of
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
 from keras_mobilenets.tflite.labels import parse_labels
+from keras_mobilenets.utils import quiet
 
 LABELS_FILE = "labels.txt"
 LATENCY_RUNS = 50
@@ -94,6 +94,14 @@ def open_classifier(path: Path) -> Classifier:
     if path.suffix == ".tflite":
         return tflite_classifier(path, saved_labels(path))
     return keras_classifier(load_keras(path), saved_labels(path))
+
+
+def built(builder: str, image_size: int | None, *, alpha: float, minimalistic: bool, weights: str | None = None) -> Any:
+    """What a builder of that name makes."""
+    from keras_mobilenets import applications
+
+    options = {"minimalistic": True} if minimalistic else {}
+    return getattr(applications, builder)((image_size, image_size, 3), alpha=alpha, weights=weights, **options)
 
 
 def load_keras(path: Path) -> Any:

@@ -61,15 +61,6 @@ def find_layout(folder: str | os.PathLike[str]) -> Layout:
     return Layout(train, val, tuple(classes), tuple(line for line in unread if line))
 
 
-def class_folders(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names of the classes in an image folder, sorted; no picture is opened.
-
-    Raises:
-        ValueError: no such folder, or fewer than two classes.
-    """
-    return find_layout(folder).class_names
-
-
 def class_paths(folder: Path) -> dict[str, Path]:
     """The sub-folders that hold files, by the names of their classes, in the order that a label file of them has.
 
