@@ -26,7 +26,7 @@ on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX: de
 TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize("row", catalog.LAYERS + catalog.BUILDERS, ids=str)
+@pytest.mark.parametrize("row", [row for row in catalog.LAYERS + catalog.BUILDERS if not row.slow], ids=str)
 def test_catalogue(row, tmp_path):
     if row in catalog.BUILDERS:
         model = row.make(input_shape=row.input_shape)
