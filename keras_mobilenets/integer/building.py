@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.integer.layer import IntegerInput, IntegerOutput, Quantization
+from keras_mobilenets.integer.layer import IntegerInput, IntegerOutput
 from keras_mobilenets.integer.steps import MAKERS, Place, Step, quantization_of
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor
 
@@ -18,18 +18,35 @@ class Builder:
         graph: of a full-integer file.
         kernels: see `integer_model`.
         logits: whether to end before the softmax.
+
+    Attributes:
+        layers: of each operator's outputs, in order.
     """
 
-    def __init__(self, graph: Graph, kernels: str, logits: bool = False):
+    def __init__(self, graph: Graph, kernels: str = "xnnpack", logits: bool = False):
         self.graph = graph
         self.kernels = kernels
         self.logits = logits
         self.values: dict[int, Any] = {}
-        self.ranges: dict[int, int] = {}  # the largest magnitude that a tensor's integers can have
+        self.layers: list[Any] = []
 
-    def build(self) -> keras.Model:
-        """The model."""
-        inputs = [self._input(self.graph.tensors[index]) for index in self.graph.inputs]
+    def model(self) -> keras.Model:
+        """The model from the file's integers to the file's integers."""
+        inputs = []
+        for index in self.graph.inputs:
+            quantization = quantization_of(self.graph.tensors[index])
+            inputs.append(keras.Input(self.graph.tensors[index].shape[1:], dtype=quantization.dtype))
+            self.values[index] = self.border(IntegerInput, "input", index)(inputs[-1])
+        results = [self.border(IntegerOutput, "output", index)(self.values[index]) for index in self.run()]
+        return keras.Model(_one_or_all(inputs), _one_or_all(results))
+
+    def border(self, cls: type, name: str, index: int, **config: Any) -> Any:
+        """A layer where integers begin or end."""
+        output = vars(quantization_of(self.graph.tensors[index]))
+        return cls(inputs=[], output=output, name=f"{name}_{index}", **config)
+
+    def run(self) -> list[int]:
+        """Computes all operators from the `values` of the inputs; gives the indices of the outputs."""
         before: dict[int, int] = {}  # of each softmax, and of what comes behind it, the tensor in front of it
         for operator in self.graph.operators:
             source, result = operator.inputs[0], operator.outputs[0]
@@ -37,37 +54,19 @@ class Builder:
                 before[result] = before.get(source, source)
             else:
                 self._add(operator)
-        outputs = [before.get(index, index) for index in self.graph.outputs]
-        results = [self._output(self.graph.tensors[index]) for index in outputs]
-        return keras.Model(_one_or_all(inputs), _one_or_all(results))
-
-    def _input(self, tensor: Tensor) -> Any:
-        quantization = quantization_of(tensor)
-        inputs = keras.Input(tensor.shape[1:], dtype=quantization.dtype)
-        layer = IntegerInput(inputs=[], output=vars(quantization), name=f"input_{tensor.index}")
-        self._set(tensor.index, layer(inputs), quantization)
-        return inputs
-
-    def _output(self, tensor: Tensor) -> Any:
-        layer = IntegerOutput(inputs=[], output=vars(quantization_of(tensor)), name=f"output_{tensor.index}")
-        return layer(self.values[tensor.index])
-
-    def _set(self, index: int, value: Any, quantization: Quantization, activation: str = "NONE") -> None:
-        self.values[index] = value
-        self.ranges[index] = max(abs(end) for end in quantization.clamp(activation))
+        return [before.get(index, index) for index in self.graph.outputs]
 
     def _add(self, operator: Operator) -> None:
-        for number, (tensor, step) in enumerate(steps_of(self.graph, operator, self.kernels, self.ranges)):
+        for number, (tensor, step) in enumerate(steps_of(self.graph, operator, self.kernels)):
             name = f"op_{operator.index}" + (f"_{number}" if number else "")
             layer = step.cls(**step.config, name=name)
-            sources = [self.values[source.index] for source in step.sources]
-            value = layer(_one_or_all(sources))
+            self.layers.append(layer)
+            self.values[tensor.index] = layer(_one_or_all([self.values[source.index] for source in step.sources]))
             if step.weights:
                 layer.set_arrays(**step.weights)
-            self._set(tensor.index, value, layer.output_quantization, layer.activation)
 
 
-def steps_of(graph: Graph, operator: Operator, kernels: str, ranges: dict[int, int]) -> list[tuple[Tensor, Step]]:
+def steps_of(graph: Graph, operator: Operator, kernels: str) -> list[tuple[Tensor, Step]]:
     """What computes each of an operator's outputs.
 
     Raises:
@@ -79,7 +78,7 @@ def steps_of(graph: Graph, operator: Operator, kernels: str, ranges: dict[int, i
             f"There is no integer arithmetic for operation {operator.index}, {operator.name}. "
             f"Known: {', '.join(sorted(MAKERS))}."
         )
-    place = Place(operator, graph.operands(operator), graph.results(operator), kernels, ranges)
+    place = Place(operator, graph.operands(operator), graph.results(operator), kernels)
     steps = make(place)
     return list(zip(place.results, steps if isinstance(steps, list) else [steps], strict=True))
 

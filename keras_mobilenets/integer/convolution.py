@@ -34,9 +34,8 @@ class IntegerConvolution(IntegerOperation):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self.kernel = self.add_weight(name="kernel", shape=tuple(self.kernel_shape), initializer="zeros")
-        kind = "int32" if self.wide else "float32"
-        self.bias = self.add_weight(name="bias", shape=(self.channels,), dtype=kind, initializer="zeros")
+        self.kernel = self.fixed_weight("kernel", self.kernel_shape)
+        self.bias = self.fixed_weight("bias", (self.channels,), "int32" if self.wide else "float32")
 
     def set_arrays(self, kernel: np.ndarray, bias: np.ndarray) -> None:
         """Sets the integers of kernel and bias."""

@@ -92,22 +92,29 @@ class IntegerOperation(keras.layers.Layer):
         self.held: dict[str, Any] = {}
         for name, value in self.numbers().items():
             # The weights are named and made here, so that the layer is built without an input.
-            variable = self.add_weight(name=name, shape=np.shape(value), dtype=_kind(value), initializer="zeros")
+            variable = self.add_weight(
+                name=name, shape=np.shape(value), dtype=_kind(value), initializer="zeros", trainable=False
+            )
             variable.assign(value)
             self.held[name] = variable
         self.built = True
+
+    def fixed_weight(self, name: str, shape: Any, dtype: str = "float32") -> Any:
+        """A weight that no optimizer sees."""
+        return self.add_weight(name=name, shape=tuple(shape), dtype=dtype, initializer="zeros", trainable=False)
 
     def numbers(self) -> dict[str, Any]:
         """What the operation computes with, by name: integers become int32, all else float32."""
         low, high = self.output_quantization.clamp(self.activation)
         return {"low": np.float32(low), "high": np.float32(high)}
 
-    def adopt(self, inputs: list[dict[str, Any]], output: dict[str, Any]) -> None:
-        """Goes on with another quantization of the same tensors."""
-        quantizations = [Quantization(**one) for one in inputs], Quantization(**output)
-        if quantizations == (self.inputs_quantization, self.output_quantization):
-            return
-        self.inputs_quantization, self.output_quantization = quantizations
+    def adopt(self, inputs: list[dict[str, Any]], output: dict[str, Any], **arguments: Any) -> None:
+        """Goes on with another quantization of the same tensors: only numbers change, what is compiled stays."""
+        self.inputs_quantization = [Quantization(**one) for one in inputs]
+        self.output_quantization = Quantization(**output)
+        for name in self.arguments:
+            if getattr(self, name) != arguments.get(name):
+                setattr(self, name, arguments.get(name))
         for name, value in self.numbers().items():
             self.held[name].assign(value)
 
@@ -175,6 +182,50 @@ class IntegerInput(IntegerOperation):
 
     def call(self, inputs):
         return ops.cast(inputs, "float32") - self.number["zero_point"]
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype="float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class IntegerEntry(IntegerOperation):
+    """Rounds real numbers to integers less their zero point.
+
+    Args:
+        low: the real number of the lowest integer; None for the one on the grid.
+        **kwargs: of `IntegerOperation`.
+    """
+
+    arguments = ("low",)
+
+    def numbers(self):
+        lowest, highest = self.output_quantization.limits
+        step = np.float32(self.output_quantization.scale)
+        return {
+            "low": np.float32(self.low),
+            "step": step,
+            "lowest": np.float32(lowest),
+            "span": np.float32(highest - lowest),
+        }
+
+    def call(self, inputs):
+        number = self.number
+        steps = ops.round((ops.cast(inputs, "float32") - number["low"]) / number["step"])
+        return ops.clip(steps, 0.0, number["span"]) + number["lowest"]
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype="float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class IntegerExit(IntegerOperation):
+    """The real numbers that integers less their zero point stand for."""
+
+    def numbers(self):
+        return {"scale": np.float32(self.output_quantization.scale)}
+
+    def call(self, inputs):
+        return inputs * self.number["scale"]
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, dtype="float32")

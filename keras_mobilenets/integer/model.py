@@ -7,13 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.export import conversion
-from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.integer.building import Builder
 from keras_mobilenets.integer.layer import KERNELS
-from keras_mobilenets.quantization import deployable, is_quantized
 from keras_mobilenets.tflite.edit.pixels import with_plain_border
-from keras_mobilenets.tflite.file import read_tflite
+from keras_mobilenets.tflite.file import Graph, read_tflite
 
 
 def integer_model(
@@ -26,7 +23,7 @@ def integer_model(
     as any other, and a wrong phone is told from a wrong model.
 
     Args:
-        source: a quantized model, which is exported first, or a full-integer `.tflite` file, as a path or bytes.
+        source: a quantized model, of which no file is needed, or a full-integer `.tflite` file, as a path or bytes.
         kernels: "xnnpack", the runtime's default on x86 and ARM: products with a float32 scale, rounded half to even;
             or "reference", the fixed-point arithmetic of the kernels that run without XNNPACK, for instance on
             microcontrollers (TensorFlow backend only: it needs 64-bit integers).
@@ -38,6 +35,7 @@ def integer_model(
 
     Raises:
         ValueError: the file is not full-integer, or has an operation that this model has no arithmetic for.
+        RuntimeError: the reference kernels' arithmetic is asked for on JAX without 64-bit integers.
 
     Example:
 
@@ -46,13 +44,12 @@ def integer_model(
     """
     if kernels not in KERNELS:
         raise ValueError(f"`kernels` must be one of {KERNELS}. Received: kernels={kernels!r}")
-    graph = with_plain_border(read_tflite(_exported(source)).graph)
-    return Builder(graph, kernels, logits).build()
+    return Builder(_graph_of(source), kernels, logits).model()
 
 
-def _exported(source: Any) -> Any:
+def _graph_of(source: Any) -> Graph:
     if not isinstance(source, keras.Model):
-        return source
-    if not is_quantized(source):
+        return with_plain_border(read_tflite(source).graph)
+    if not hasattr(source, "integer_graph"):
         raise ValueError("`source` must be a quantized model (see `quantize_model`) or a .tflite file.")
-    return conversion.convert(deployable(source), Signature.of(source), scheme="int8", input_dtype="uint8")
+    return source.integer_graph()

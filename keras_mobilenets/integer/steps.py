@@ -45,14 +45,12 @@ class Place:
         given: the tensors that it reads, None for what it does without.
         results: the tensors that it writes.
         kernels: "xnnpack" or "reference".
-        ranges: the largest magnitude of each tensor's integers less their zero point.
     """
 
     operator: Operator
     given: list[Tensor | None]
     results: list[Tensor]
     kernels: str
-    ranges: dict[int, int]
 
     @property
     def operands(self) -> list[Tensor]:
@@ -120,7 +118,7 @@ def convolution(place: Place) -> Step:
     kernel = _kernel(kind, weights, source.shape[-1])
     outputs = kernel.shape[2] * kernel.shape[3] if kind == "depthwise" else kernel.shape[3]
     bias = np.asarray(operands[2].data if len(operands) > 2 else np.zeros(outputs), "int32")
-    largest = place.ranges[source.index]
+    largest = max(abs(end) for end in quantization_of(source).limits)
     bounds = split_channels(kernel, largest) if kind != "depthwise" else [0, kernel.shape[2]]
     sums = np.abs(kernel).reshape(-1, outputs) if kind == "depthwise" else np.abs(kernel).sum((0, 1, 2))[None]
     wide = bool((sums.sum(0) * largest + np.abs(bias.astype("float64"))).max() >= EXACT)

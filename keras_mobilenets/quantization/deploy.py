@@ -110,15 +110,15 @@ def deployable(model: keras.Model, *, target: str | None = None) -> keras.Model:
         raise ValueError(f"Model {model.name!r} is not quantized. Call quantize_model first.")
     target = target_for(model, target)
     graph = Graph.of(inline(model))
-    bits = _check(graph)
-    deployment = _Deployment(graph, bits, fused_hard_swish=target not in UNFUSED_HARD_SWISH)
+    bits = check(graph)
+    deployment = Deployment(graph, bits, fused_hard_swish=target not in UNFUSED_HARD_SWISH)
     deployed = graph.build(deployment.call, make_input=deployment.make_input)
     for layer, weights in deployment.weights:
         layer.set_weights(weights)
     return deployed
 
 
-def _check(graph: Graph) -> int:
+def check(graph: Graph) -> int:
     """Raises a ValueError if the model cannot be deployed; returns the width of its feature maps in bits."""
     widths = set()
     for node in graph.nodes:
@@ -141,7 +141,7 @@ def _check(graph: Graph) -> int:
     return widths.pop()
 
 
-class _Deployment:
+class Deployment:
     """Makes the layers of the deployed model, and calls them in the order of the graph."""
 
     def __init__(self, graph: Graph, bits: int, fused_hard_swish: bool):
@@ -232,10 +232,15 @@ class _Deployment:
         quantized = isinstance(layer, QuantKernel)
         cls = layer.float_class if quantized else type(layer)
         config = layer.float_config() if quantized else layer.get_config()
-        config |= {"use_bias": True, "dtype": "float32", "name": self.unique_name(layer.name)}
-        new = cls.from_config(config)
-        self.weights.append((new, [kernel.astype("float32"), _not_uniform(bias.astype("float32"))]))
-        return new(value)
+        weights = [kernel.astype("float32"), _not_uniform(bias.astype("float32"))]
+        return self.make(cls, config.pop("name"), value, weights, **{**config, "use_bias": True})
+
+    def make(self, cls: type, name: str, value: Any, weights: list[np.ndarray] | None = None, **config: Any) -> Any:
+        """A layer of the deployed model, called on a value."""
+        layer = cls.from_config({**config, "dtype": "float32", "name": self.unique_name(name)})
+        if weights:
+            self.weights.append((layer, weights))
+        return layer(value)
 
     def hard_sigmoid(self, node: Node, value: Any) -> Any:
         shifted = value if self.operations[node].gate is node else value + 3.0
@@ -246,22 +251,22 @@ class _Deployment:
 
     def hard_swish(self, node: Node, value: Any) -> Any:
         if self.fused_hard_swish:
-            return HardSwish(name=self.unique_name(node.name), dtype="float32")(value)
+            return self.make(HardSwish, node.name, value)
         gate = self.gate(node, value + 3.0)
         if self.factors[node] != 6.0:
             # The sixth of the input is on the same integers, at a sixth of the scale: nothing is lost here.
             source = self._behind(node.inputs[0]).layer
             low, high = source.grid(self.bits) if isinstance(source, InputQuant) else source.range
             value = self.fake_quant(node, value * (1.0 / 6.0), low / 6.0, high / 6.0, suffix="_sixth")
-        return keras.layers.Multiply(name=self.unique_name(node.name), dtype="float32")([value, gate])
+        return self.make(keras.layers.Multiply, node.name, [value, gate])
 
     def gate(self, node: Node, shifted: Any) -> Any:
-        clipped = keras.layers.ReLU(6.0, name=self.unique_name(f"{node.name}_relu6"), dtype="float32")(shifted)
+        clipped = self.make(keras.layers.ReLU, f"{node.name}_relu6", shifted, max_value=6.0)
         return self.fake_quant(node, clipped, *grid_around(0.0, 6.0, self.bits), suffix="_gate")
 
     def fake_quant(self, node: Node, value: Any, low: float, high: float, suffix: str = "", requantizes=False) -> Any:
-        name = self.unique_name(f"{node.name}{suffix}")
-        return ConstantFakeQuant(low, high, self.bits, requantizes, name=name, dtype="float32")(value)
+        config = {"low": low, "high": high, "bits": self.bits, "requantizes": requantizes}
+        return self.make(ConstantFakeQuant, f"{node.name}{suffix}", value, **config)
 
     def _is_on_grid(self, node: Node) -> bool:
         return isinstance(self._behind(node).layer, FakeQuant | InputQuant | QuantHardSigmoid)

@@ -13,6 +13,7 @@ from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
+from keras_mobilenets.quantization.exact import ExactInference
 from keras_mobilenets.quantization.fold import integer_operations
 from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import (
@@ -46,13 +47,13 @@ _QUANTIZED: dict[type, Any] = {
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class QuantizedModel(keras.Model):
+class QuantizedModel(ExactInference, keras.Model):
     """A functional model whose quantized layers know each other.
 
     An integer bias is a multiple of the input's scale times the kernel's: to round it as the integer model does, a
     convolution has to know what quantized its input, and a batch normalization the convolution before it. Both have
-    the name of that layer; here, when the model is made or loaded, names become layers. Everything else is
-    `keras.Model`.
+    the name of that layer; here, when the model is made or loaded, names become layers. At inference it computes with
+    the integers of its file: see `exact`. Everything else is `keras.Model`.
 
     Args:
         *args, **kwargs: of a functional `keras.Model`.
@@ -62,6 +63,8 @@ class QuantizedModel(keras.Model):
             observer, bit widths, input range. A saved, loaded or cloned model has it too.
         integer_operations: what the integer graph computes as one operation each: frozen records of a kernel with what
             is folded into it, its activation or gate, the quantizer behind it, and the factor by which it is larger.
+        exact: whether inference computes in the runtime's integer arithmetic, to the last bit of the file. True as soon
+            as there are ranges, where all layers have an integer form; False gives the fake-quantized forward back.
         float_layers: names of the layers that stay in float, as they were asked to or as runtimes have no integer form
             of them.
 

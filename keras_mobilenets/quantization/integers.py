@@ -1,0 +1,237 @@
+"""The graph of integers that a quantized model deploys to, from its own weights and ranges, without a converter.
+
+Each number is computed as TensorFlow's converter computes it: scales and zero points of feature maps and kernels in
+float64, integers rounded half away from zero, biases in units of the product of both scales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets.graph import Graph as KerasGraph
+from keras_mobilenets.graph import Node
+from keras_mobilenets.layers import inline
+from keras_mobilenets.quantization.counterparts import form_of
+from keras_mobilenets.quantization.deploy import ConstantFakeQuant, Deployment, check
+from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
+from keras_mobilenets.quantization.twin import target_for
+from keras_mobilenets.tflite.file import Graph, Operator, Tensor
+
+
+class NotInteger(ValueError):
+    """A model computes something that the integer graph has no form of."""
+
+
+@dataclass
+class Value:
+    """What stands for a tensor on the way: on a grid already, or computed by an operation that waits for its grid.
+
+    Args:
+        shape: with a batch of one.
+        tensor: the tensor, once it is on a grid.
+        name: of the operation that waits.
+        sources: its operands, tensors or arrays.
+        options: its options.
+        weights: kernel and bias of a convolution.
+    """
+
+    shape: tuple[int, ...]
+    tensor: Tensor | None = None
+    name: str = ""
+    sources: list[Any] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: list[np.ndarray] = field(default_factory=list)
+
+    dtype = "float32"
+
+    def grid(self) -> Tensor:
+        """The tensor."""
+        if self.tensor is None:
+            raise NotInteger(f"{self.name or 'an input'} is read before it is rounded")
+        return self.tensor
+
+    def __add__(self, number: float) -> Value:
+        return Value(self.shape, name="ADD", sources=[self.grid(), np.float32(number)])
+
+    def __mul__(self, number: float) -> Value:
+        return Value(self.shape, name="MUL", sources=[self.grid(), np.float32(number)])
+
+
+def integer_graph(model: keras.Model) -> Graph:
+    """The operations and integers of a quantized model's file, with uint8 at both ends: see `ExactInference`."""
+    return _with_uint8_ends(IntegerDeployment.of(model, KerasGraph.of(inline(model))).run())
+
+
+def _with_uint8_ends(graph: Graph) -> Graph:
+    tensors, ends = list(graph.tensors), {}
+    first, last = [], []
+    for index in dict.fromkeys((*graph.inputs, *graph.outputs)):
+        tensor = tensors[index]
+        ends[index] = len(tensors)
+        tensors.append(replace(tensor, index=ends[index], dtype="uint8", zero_points=tensor.zero_points + 128))
+        number = len(graph.operators) + len(ends)
+        if index in graph.inputs:
+            first.append(Operator(number, "QUANTIZE", 1, (ends[index],), (index,), {}))
+        else:
+            last.append(Operator(number, "QUANTIZE", 1, (index,), (ends[index],), {}))
+    inputs, outputs = (tuple(ends[index] for index in indices) for indices in (graph.inputs, graph.outputs))
+    return Graph(tuple(tensors), (*first, *graph.operators, *last), inputs, outputs)
+
+
+class IntegerDeployment(Deployment):
+    """Walks the graph as deployment does, and writes operations on integers instead of making float layers."""
+
+    graph: KerasGraph
+
+    @classmethod
+    def of(cls, model: keras.Model, graph: KerasGraph) -> IntegerDeployment:
+        """Of a quantized model, whose flat view has the graph.
+
+        Raises:
+            ValueError: it has no ranges yet, or not 8 bits.
+        """
+        bits = check(graph)
+        if bits != 8:
+            raise NotInteger(f"its feature maps have {bits} bits")
+        deployment = cls(graph, bits, fused_hard_swish=target_for(model) not in UNFUSED_HARD_SWISH)
+        deployment.graph = graph
+        return deployment
+
+    def run(self) -> Graph:
+        """The graph of integers, with the weights and ranges as they are now, as a `.tflite` file holds it."""
+        graph = self.graph
+        self.names.clear()
+        self.tensors: list[Tensor] = []
+        self.operators: list[Operator] = []
+        self.starts: list[Tensor] = []
+        self.steps: dict[int, float] = {}  # the scales of feature maps in float64
+        values: dict[Node, Any] = {}
+        for node in graph.nodes:
+            self.node = node
+            if node.is_input:
+                values[node] = Value(_shape(node), name=node.name)
+            else:
+                values[node] = self.call(node, *node.substitute(values.__getitem__))
+        outputs = [values[node].grid().index for node in keras.tree.flatten(graph.outputs)]
+        inputs = tuple(tensor.index for tensor in self.starts)
+        return Graph(tuple(self.tensors), tuple(self.operators), inputs, tuple(outputs))
+
+    def make(self, cls: type, name: str, value: Any, weights: Any = None, **config: Any) -> Any:
+        if cls is ConstantFakeQuant:
+            return self.round(value, config["low"], config["high"])
+        return self.compute(cls.from_config({**config, "name": name}), value, weights or [])
+
+    def plain(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
+        layer = node.layer
+        weights = layer.get_weights() if isinstance(layer, keras.layers.Layer) else []
+        return self.compute(layer, args[0], weights, args[1:], kwargs)
+
+    def enter_float(self, node: Node, value: Any) -> Any:
+        raise NotInteger(f"{node.name} leads to layers that stay in float")
+
+    def round(self, value: Value, low: float, high: float) -> Value:
+        """Puts a value on the grid of a range."""
+        grid = activation_grid(low, high)
+        if value.tensor is None:
+            return self.finish(value, grid)
+        if (value.tensor.scales[0], value.tensor.zero_points[0]) == (np.float32(grid[0]), grid[1]):
+            return value
+        return self.finish(Value(value.shape, name="QUANTIZE", sources=[value.tensor]), grid)
+
+    def finish(self, value: Value, grid: tuple[float, int]) -> Value:
+        """Writes the operation that waits, now that the grid of its output is known."""
+        tensor = self.add(value.shape, *grid)
+        self.steps[tensor.index] = grid[0]
+        if not value.sources:
+            self.starts.append(tensor)
+        else:
+            sources = [self.constant(one) if not isinstance(one, Tensor) else one for one in value.sources]
+            if value.weights:
+                sources += self.kernel_and_bias(sources[0], value.name, *value.weights)
+            indices = tuple(source.index for source in sources)
+            number = len(self.operators)
+            self.operators.append(Operator(number, value.name, 1, indices, (tensor.index,), value.options))
+        return Value(value.shape, tensor)
+
+    def add(
+        self, shape: Any, scales: Any, zero_points: Any, dtype: str = "int8", data: Any = None, axis: int = 0
+    ) -> Tensor:
+        """One more tensor."""
+        scales, zero_points = np.atleast_1d(scales), np.atleast_1d(zero_points)
+        index, shape = len(self.tensors), tuple(shape)
+        tensor = Tensor(index, self.node.name, dtype, shape, shape, np.float32(scales), zero_points, axis, data, 0)
+        self.tensors.append(tensor)
+        return tensor
+
+    def constant(self, value: Any) -> Tensor:
+        """A constant operand: real numbers on the grid of their range, integers (shapes, axes) as they are."""
+        value = np.asarray(value)
+        if value.dtype.kind == "i":
+            return self.add(value.shape, [], [], "int32", value.astype("int32"))
+        scale, zero_point = activation_grid(min(float(value.min()), 0.0), max(float(value.max()), 0.0))
+        data = np.clip(half_away(value / scale) + zero_point, -128, 127).astype("int8")
+        return self.add(value.shape, scale, zero_point, data=data)
+
+    def kernel_and_bias(self, source: Tensor, name: str, kernel: np.ndarray, bias: np.ndarray) -> list[Tensor]:
+        """The kernel's integers, one grid for each output channel, and the bias in units of the accumulator."""
+        if name == "DEPTHWISE_CONV_2D":
+            kernel, axis = kernel.reshape(1, *kernel.shape[:2], -1), 3
+        else:
+            kernel, axis = np.moveaxis(kernel, -1, 0), 0
+        rest = tuple(number for number in range(kernel.ndim) if number != axis)
+        largest = np.abs(kernel.astype("float64")).max(rest, keepdims=True)
+        scales = np.where(largest > 0, largest, 1.0) / 127.0
+        data = np.clip(half_away(kernel / scales), -127, 127).astype("int8")
+        scales = scales.ravel()
+        units = scales * self.steps[source.index]  # the converter rounds neither factor to the float32 that it writes
+        steps = np.clip(half_away(bias.astype("float64") / units), -(2**31), 2**31 - 1).astype("int32")
+        zeros = np.zeros(len(scales), "int64")
+        return [
+            self.add(kernel.shape, scales, zeros, data=data, axis=axis),
+            self.add(bias.shape, units, zeros, "int32", steps),
+        ]
+
+    def compute(self, layer: Any, value: Any, weights: list, args: tuple = (), kwargs: Any = None) -> Value:
+        """What a layer computes: an operation that waits, or one that keeps the grid of what it reads."""
+        shape = _shape(self.node)
+        form = form_of(layer, value, shape, args, kwargs or {})
+        if form is None:
+            raise NotInteger(f"{layer.name} ({type(layer).__name__}) has no integer form")
+        name, options, constants, keeps_grid = form
+        if name in ("RELU", "RELU6") and value.tensor is None:
+            value.options = {**value.options, "fused_activation_function": name}
+            return value
+        sources = [one.grid() for one in (value if isinstance(value, list | tuple) else [value])]
+        if name == "CONCATENATION" and len({(one.scales[0], one.zero_points[0]) for one in sources}) > 1:
+            raise NotInteger(f"{layer.name} joins different grids")
+        waiting = Value(shape, None, name, [*sources, *constants], options, [np.asarray(one) for one in weights])
+        if name in ("SPLIT",):
+            raise NotInteger(f"{layer.name} has several outputs")
+        if not keeps_grid:
+            return waiting
+        return self.finish(waiting, (self.steps[sources[0].index], int(sources[0].zero_points[0])))
+
+
+def activation_grid(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of int8 for a range, as MLIR's `fakeQuantAttrsToType` computes them."""
+    low, high = float(np.float32(low)), float(np.float32(high))
+    scale = (high - low) / 255.0
+    if scale <= 0:
+        return 1.0, -128
+    from_low, from_high = -128.0 - low / scale, 127.0 - high / scale
+    low_error, high_error = 128.0 + abs(low / scale), 127.0 + abs(high / scale)
+    zero_point = from_low if low_error < high_error else from_high
+    return scale, int(np.clip(half_away(zero_point), -128, 127))
+
+
+def half_away(values: Any) -> Any:
+    """Rounds halves away from zero, as C does."""
+    return np.trunc(values + np.copysign(0.5, values))
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    return (1, *node.tensor.shape[1:])

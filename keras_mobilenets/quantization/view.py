@@ -1,0 +1,103 @@
+"""A quantized model as a model on integers, which takes over weights and ranges as they change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_mobilenets.graph import Graph as KerasGraph
+from keras_mobilenets.graph import Node
+from keras_mobilenets.integer.building import Builder, steps_of
+from keras_mobilenets.integer.layer import IntegerEntry, IntegerExit
+from keras_mobilenets.integer.steps import quantization_of
+from keras_mobilenets.layers import inline
+from keras_mobilenets.quantization.integers import IntegerDeployment
+from keras_mobilenets.quantization.quantizers import InputQuant, Quantizer
+from keras_mobilenets.quantization.roles import Role, role_of
+from keras_mobilenets.tflite.file import Graph
+
+
+class IntegerView:
+    """The function of a quantized model in the runtime's arithmetic, on the model's own inputs.
+
+    Args:
+        model: the quantized model.
+
+    Attributes:
+        model: the same function as a Keras model; its numbers are variables, which `refresh` sets.
+
+    Raises:
+        ValueError: the quantized model has no ranges yet, or computes something that has no integer form.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.deployment = IntegerDeployment.of(model, KerasGraph.of(inline(model)))
+        graph = self.deployment.run()
+        self.steps = _steps(graph)
+        self.builder = Builder(graph)
+        self.borders: list[tuple[Any, int, dict[str, Any]]] = []  # layers where integers begin or end, and where
+        self.model = self._build(graph)
+
+    @property
+    def variables(self) -> list[Any]:
+        """The numbers of all operations."""
+        layers = [*self.builder.layers, *(layer for layer, _, _ in self.borders)]
+        return [variable for layer in layers for variable in layer.variables]
+
+    def refresh(self) -> bool:
+        """Takes over weights and ranges as they are now; False where these need other operations."""
+        graph = self.deployment.run()
+        steps = _steps(graph)
+        if list(map(_structure, steps)) != list(map(_structure, self.steps)):
+            return False
+        for layer, step in zip(self.builder.layers, steps, strict=True):
+            layer.adopt(**step.config)
+            if step.weights:
+                layer.set_arrays(**step.weights)
+        for layer, index, own in self.borders:
+            layer.adopt([], **_border(graph, index), **own)
+        return True
+
+    def _build(self, graph: Graph) -> keras.Model:
+        twin, front = self.deployment.graph, self.deployment.front
+        inputs: dict[Node, Any] = {}
+        values: dict[Node, Any] = {}
+        starts = iter(graph.inputs)
+        for node in twin.nodes:
+            if node.is_input:
+                values[node] = inputs[node] = keras.Input(
+                    batch_shape=node.tensor.shape, dtype=node.tensor.dtype, name=node.name
+                )
+            elif node in front:
+                args, kwargs = node.substitute(values.__getitem__)
+                values[node] = args[0] if role_of(node.layer) is Role.TRAINING else node.layer(*args, **kwargs)
+            elif isinstance(node.layer, Quantizer) and node.inputs[0] in values:
+                index = next(starts)
+                own = {"low": node.layer.low if isinstance(node.layer, InputQuant) else None}
+                self.builder.values[index] = self._border(IntegerEntry, graph, index, own)(values[node.inputs[0]])
+        results = [
+            self._border(IntegerExit, graph, index, {}, number)(self.builder.values[index])
+            for number, index in enumerate(self.builder.run())
+        ]
+        outputs = keras.tree.pack_sequence_as(twin.outputs, results)
+        return keras.Model(keras.tree.map_structure(inputs.__getitem__, twin.inputs), outputs)
+
+    def _border(self, cls: type, graph: Graph, index: int, own: dict[str, Any], number: int = 0) -> Any:
+        layer = cls(inputs=[], **_border(graph, index), **own, name=f"{cls.__name__.lower()}_{index}_{number}")
+        self.borders.append((layer, index, own))
+        return layer
+
+
+def _border(graph: Graph, index: int) -> dict[str, Any]:
+    return {"output": vars(quantization_of(graph.tensors[index]))}
+
+
+def _steps(graph: Graph) -> list[Any]:
+    return [step for operator in graph.operators for _, step in steps_of(graph, operator, "xnnpack")]
+
+
+def _structure(step: Any) -> tuple[Any, ...]:
+    """What of a step is compiled."""
+    numbers = ("inputs", "output", "kernel_scales")
+    return step.cls, {key: value for key, value in step.config.items() if key not in numbers}

@@ -1,0 +1,130 @@
+"""A quantized model at inference against its own file: every answer, to the bit."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_mobilenets as km
+from keras_mobilenets.tflite import TFLiteModel
+
+SIZE = 36
+
+
+def pixels(count, channels=3):
+    return np.random.default_rng(7).integers(0, 256, (count, SIZE, SIZE, channels), "uint8")
+
+
+def block(x, filters, strides=1, activation="relu"):
+    x = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    return layers.Activation(activation)(x)
+
+
+def u_net():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    first = block(layers.Rescaling(1 / 127.5, -1)(inputs), 8)
+    second = block(first, 12, 2)
+    third = block(second, 16, 3, "relu6")
+    x = layers.UpSampling2D(3, interpolation="bilinear")(third)
+    x = block(layers.Concatenate()([x, second]), 12)
+    x = layers.UpSampling2D(2, interpolation="nearest")(x)
+    x = block(layers.Concatenate()([x, first]), 8)
+    return keras.Model(inputs, layers.Conv2D(3, 1, activation="sigmoid")(x))
+
+
+def heads():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.MaxPooling2D(3, 2, padding="same")(block(layers.Rescaling(1 / 255)(inputs), 8, activation="hard_swish"))
+    gate = layers.Conv2D(8, 1, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.ZeroPadding2D(((0, 1), (1, 0)))(layers.Multiply()([x, gate]))
+    x = layers.Add()([block(x, 8), layers.AveragePooling2D(3, 1, padding="same")(x)])
+    boxes = layers.Reshape((-1, 4))(layers.Conv2D(8, 3, 2)(x))
+    scores = layers.Dense(1, activation="sigmoid")(layers.Flatten()(layers.DepthwiseConv2D(5, 3)(x)))
+    return keras.Model(inputs, {"boxes": boxes, "score": scores})
+
+
+def network(builder, **arguments):
+    return lambda: getattr(km, builder)(input_shape=(SIZE, SIZE, 3), weights=None, classes=20, **arguments)
+
+
+MODELS = {
+    "V2": (network("MobileNetV2", alpha=0.35), "xnnpack"),
+    "V3": (network("MobileNetV3Small", alpha=0.75), "xnnpack"),
+    "u_net": (u_net, "xnnpack"),
+    "heads": (heads, "xnnpack"),
+    "heads-npu": (heads, "npu"),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def pair(request, tmp_path_factory):
+    """A calibrated model, images as it takes them, and its file."""
+    keras.utils.set_random_seed(0)
+    make, target = MODELS[request.param]
+    model = make()
+    images = pixels(12).astype("float32")
+    if request.param == "V2":
+        images = images / np.float32(127.5) - 1
+    for layer in km.inline(model).layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(images, training=True)
+    quantized = km.quantize_model(model, target=target)
+    km.calibrate(quantized, images[:6])
+    path = tmp_path_factory.mktemp("pair") / "model.tflite"
+    km.export_tflite(quantized, path, verify=images[:2], verbose=False)
+    return quantized, images, path
+
+
+def equal(quantized, images, path):
+    """Whether `predict` gives what the file gives, output by output."""
+    wanted = TFLiteModel(path).predict(pixels(12))
+    wanted = wanted if isinstance(wanted, list) else [wanted]
+    found = keras.tree.flatten(quantized.predict(images, verbose=0))
+    return [np.array_equal(one, other) for one, other in zip(found, wanted, strict=True)]
+
+
+def test_inference_is_the_files(pair):
+    quantized, images, path = pair
+    assert quantized.exact
+    assert all(equal(quantized, images, path))
+    in_batch = keras.tree.flatten(quantized.predict(images[:3], verbose=0))
+    for called, predicted in zip(keras.tree.flatten(quantized(images[:3])), in_batch, strict=True):
+        np.testing.assert_array_equal(called, predicted)
+
+
+@pytest.mark.parametrize("pair", ["V2"], indirect=True)
+def test_weights_that_change_are_taken_over(pair, tmp_path):
+    quantized, images, path = pair
+    before = quantized.get_weights()
+    quantized.compile("sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    classes = quantized.predict(images, verbose=0).argmax(-1)
+    history = quantized.fit(images, classes, batch_size=4, epochs=2, verbose=0, validation_data=(images, classes))
+    km.export_tflite(quantized, tmp_path / "trained.tflite", verify=images[:2], verbose=False)
+    assert all(equal(quantized, images, tmp_path / "trained.tflite"))
+    accuracy = (TFLiteModel(tmp_path / "trained.tflite").predict(pixels(12)).argmax(-1) == classes).mean()
+    assert history.history["val_accuracy"][-1] == pytest.approx(accuracy)
+    quantized.set_weights(before)
+    assert all(equal(quantized, images, path))
+    assert len(quantized.get_weights()) == len(before)  # the integers are no weights
+
+
+@pytest.mark.parametrize("pair", ["V3"], indirect=True)
+def test_exact_can_be_switched_off(pair):
+    quantized, images, path = pair
+    quantized.exact = False
+    assert not any(equal(quantized, images, path))
+    quantized.exact = True
+    assert all(equal(quantized, images, path))
+
+
+def test_exact_needs_ranges_and_integers():
+    quantized = km.quantize_model(network("MobileNet", alpha=0.25)())
+    assert not quantized.exact
+    with pytest.raises(ValueError, match="cannot be evaluated exactly: .* has no range yet"):
+        quantized.exact = True
+    narrow = km.quantize_model(network("MobileNet", alpha=0.25)(), weight_bits=4)
+    km.calibrate(narrow, pixels(2) / np.float32(127.5) - 1)
+    with pytest.raises(ValueError, match="weights of 4 bits"):
+        narrow.exact = True
