@@ -91,12 +91,9 @@ class IntegerOperation(keras.layers.Layer):
             )
         self.held: dict[str, Any] = {}
         for name, value in self.numbers().items():
-            # The weights are named and made here, so that the layer is built without an input.
-            variable = self.add_weight(
-                name=name, shape=np.shape(value), dtype=_kind(value), initializer="zeros", trainable=False
-            )
-            variable.assign(value)
-            self.held[name] = variable
+            # Made here, not in `build`, so that the layer is whole without an input.
+            self.held[name] = self.fixed_weight(name, np.shape(value), _kind(value))
+            self.held[name].assign(value)
         self.built = True
 
     def fixed_weight(self, name: str, shape: Any, dtype: str = "float32") -> Any:
