@@ -235,7 +235,7 @@ class Deployment:
         weights = [kernel.astype("float32"), _not_uniform(bias.astype("float32"))]
         return self.make(cls, config.pop("name"), value, weights, **{**config, "use_bias": True})
 
-    def make(self, cls: type, name: str, value: Any, weights: list[np.ndarray] | None = None, **config: Any) -> Any:
+    def make(self, cls: Any, name: str, value: Any, weights: list[np.ndarray] | None = None, **config: Any) -> Any:
         """A layer of the deployed model, called on a value."""
         layer = cls.from_config({**config, "dtype": "float32", "name": self.unique_name(name)})
         if weights:

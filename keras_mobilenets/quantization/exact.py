@@ -36,7 +36,7 @@ class ExactInference:
         self._exactness.wanted = bool(value)
         if value and not self.exact and self._exactness.reason:
             self._exactness.wanted = False
-            raise ValueError(f"{self.name} cannot be evaluated exactly: {self._exactness.reason}")
+            raise ValueError(f"{self.name} cannot be evaluated exactly: {self._exactness.reason}")  # type: ignore[attr-defined]
 
     def integer_graph(self) -> Any:
         """The operations and integers of the file that `export_tflite` writes, from the model's own weights and ranges.

@@ -120,7 +120,7 @@ class IntegerDeployment(Deployment):
         inputs = tuple(tensor.index for tensor in self.starts)
         return Graph(tuple(self.tensors), tuple(self.operators), inputs, tuple(outputs))
 
-    def make(self, cls: type, name: str, value: Any, weights: Any = None, **config: Any) -> Any:
+    def make(self, cls: Any, name: str, value: Any, weights: Any = None, **config: Any) -> Any:
         if cls is ConstantFakeQuant:
             return self.round(value, config["low"], config["high"])
         return self.compute(cls.from_config({**config, "name": name}), value, weights or [])
@@ -163,7 +163,9 @@ class IntegerDeployment(Deployment):
         """One more tensor."""
         scales, zero_points = np.atleast_1d(scales), np.atleast_1d(zero_points)
         index, shape = len(self.tensors), tuple(shape)
-        tensor = Tensor(index, self.node.name, dtype, shape, shape, np.float32(scales), zero_points, axis, data, 0)
+        tensor = Tensor(
+            index, self.node.name, dtype, shape, shape, np.asarray(scales, "float32"), zero_points, axis, data, 0
+        )
         self.tensors.append(tensor)
         return tensor
 
