@@ -42,6 +42,7 @@ from .layers import make_divisible as make_divisible
 from .layers import plain as plain
 from .pixels import PixelScale as PixelScale
 from .quantization import calibrate as calibrate
+from .quantization import post_training_quantize as post_training_quantize
 from .quantization import quantize_model as quantize_model
 from .quantization import strip_quantization as strip_quantization
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from export_models import images, tiny
 
-from keras_mobilenets.quantization import calibrate, quantize_model, strip_quantization
+from keras_mobilenets.export import export_tflite
+from keras_mobilenets.quantization import calibrate, post_training_quantize, quantize_model, strip_quantization
 from keras_mobilenets.quantization.bias_correction import channel_means, correct_biases
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -30,12 +31,17 @@ def test_channels_of_a_quantized_model_have_the_means_of_the_float_one():
 
 
 def test_one_bias_by_hand():
-    inputs = keras.Input((1, 1, 1))
+    inputs = keras.Input((2, 2, 1))
     model = keras.Model(inputs, keras.layers.ReLU(6.0)(keras.layers.Conv2D(1, 1, name="conv")(inputs)))
     model.get_layer("conv").set_weights([np.full((1, 1, 1, 1), 2.0), np.zeros(1)])
-    values = np.array([-1.0, 1.0, 2.0, 5.0], "float32").reshape(4, 1, 1, 1)  # doubled and cut off: 0, 2, 4, 6
+    values = (
+        np.array([-1.0, 1.0, 2.0, 5.0], "float32").reshape(1, 2, 2, 1).repeat(64, 0)
+    )  # doubled and cut off: 0, 2, 4, 6
     assert channel_means(model, values)["conv"] == 3.0
-    correct_biases(model, {"conv": np.array([3.5], "float32")}, values)
+    wanted = {"conv": np.array([3.5], "float32")}
+    correct_biases(model, wanted, values[:63])
+    assert model.get_layer("conv").bias.numpy() == 0.0  # of so few values the mean is noise
+    correct_biases(model, wanted, values)
     assert model.get_layer("conv").bias.numpy() == 1.0  # 0.5 more, by the half of the values that is not cut off
 
 
@@ -44,3 +50,20 @@ def test_a_bias_is_left_alone_that_nothing_can_be_told_of():
     shared = keras.layers.Dense(3, name="shared")
     outputs = keras.layers.Dense(2, activation="softmax", name="inside")(shared(shared(inputs)))
     assert channel_means(keras.Model(inputs, outputs), images(2)[:, :4, :4]) == {}
+
+
+def test_one_post_training_quantization_behind_every_door(tmp_path):
+    import tensorflow as tf
+
+    model, pictures = tiny(), images(32)
+    batches = tf.data.Dataset.from_tensor_slices((pictures, np.zeros(32))).batch(5)
+    makers = {
+        "export": (model, {"quantize": "int8", "calibration": pictures}),
+        "array": (post_training_quantize(model, pictures), {"verify": pictures}),
+        "dataset": (post_training_quantize(model, batches), {"verify": pictures}),
+    }
+    for name, (given, arguments) in makers.items():
+        export_tflite(given, tmp_path / name, verbose=False, **arguments)
+    assert len({(tmp_path / name).read_bytes() for name in makers}) == 1
+    with pytest.raises(ValueError, match="`images`: it is empty"):
+        post_training_quantize(model, batches.take(0))

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_mobilenets.quantization import (
     FakeQuant,
     InputQuant,
+    LeastError,
     MinMax,
     MovingAverage,
     Percentile,
@@ -115,6 +116,21 @@ def test_percentile_clips_outliers(rng):
     low, high = observed(FakeQuant(observer=Percentile(99.0)), [batch])
     assert low == 0.0  # the range is widened to hold 0
     np.testing.assert_allclose(high, np.quantile(batch, 0.995), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "share"), [(4, 0.5), (8, 0.95)])  # of 256 steps fewer are to be gained than of 16
+def test_least_error_beats_min_max_on_heavy_tails(rng, bits, share):
+    batch = rng.standard_t(3, (8, 32, 32, 6)).astype("float32")
+    error = {}
+    for observer in ("min_max", "least_error"):
+        layer = FakeQuant(bits, observer=observer)
+        layer.build(batch.shape)
+        layer.observe(batch)
+        error[observer] = float(np.square(layer(batch) - batch).mean())
+    assert error["least_error"] < share * error["min_max"]
+    even = np.linspace(-1.0, 2.0, 6000, dtype="float32").reshape(10, 600)
+    found = observed(FakeQuant(bits, observer=LeastError()), [even])
+    np.testing.assert_allclose(found, (-1.0, 2.0), atol=3.0 / (2**bits - 1))  # what is worth a step at most is clipped
 
 
 def test_range_always_holds_zero_and_has_a_width():

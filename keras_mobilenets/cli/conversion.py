@@ -20,11 +20,10 @@ from keras_mobilenets.data.images import GREY, BrokenImage, read_image
 from keras_mobilenets.diagnosis import quantization_report
 from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
 from keras_mobilenets.export.conversion import require_tensorflow
-from keras_mobilenets.export.precisions import post_training_quantized
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, take_images
 from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.quantization import is_quantized
+from keras_mobilenets.quantization import is_quantized, post_training_quantize
 from keras_mobilenets.training import quantize_aware
 
 REPORT_IMAGES = 256  # of so many a point of accuracy is 2.6
@@ -54,7 +53,7 @@ def quantize(
         with progress.epochs("quantized", pictures.batch_size, form.task.headline) as callback:
             quantized = quantize_aware(given, pictures, task=form.task, epochs=epochs, callbacks=[callback])
     else:
-        quantized = post_training_quantized(given, "xnnpack", take_images(pictures.train, CALIBRATION_IMAGES))
+        quantized = post_training_quantize(given, take_images(pictures.train, CALIBRATION_IMAGES))
     export_tflite(quantized, output, labels=pictures.class_names, verify=pictures.val)
     if report:
         held_out = pictures.val.unbatch().take(REPORT_IMAGES).batch(batch_size)

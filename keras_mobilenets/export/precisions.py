@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,18 +11,15 @@ import numpy as np
 from keras_mobilenets.export import conversion
 from keras_mobilenets.export.samples import Samples
 from keras_mobilenets.export.signature import Signature, structured
-from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import (
     FakeQuant,
-    calibrate,
     deployable,
     is_quantized,
-    quantize_model,
+    post_training_quantize,
     strip_quantization,
 )
-from keras_mobilenets.quantization.bias_correction import channel_means, correct_biases
 from keras_mobilenets.quantization.fold import integer_operations
-from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH, InputRange
+from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
 
 SCHEMES = ("auto", None, "dynamic", "float16", "int8", "int16x8")
 
@@ -107,22 +103,9 @@ def _scheme_of(model: keras.Model) -> str:
 
 
 def _post_training(model: keras.Model, signature: Signature, samples: Samples, target: str) -> keras.Model:
-    ranges = [scale.range if scale is not None else None for scale in samples.scales]
-    inputs = structured(model, samples.for_calibration())
-    if len(ranges) == 1:
-        return post_training_quantized(model, target, inputs, ranges[0])
-    named = dict(zip((one.name for one in signature.inputs), ranges, strict=True))
-    return post_training_quantized(model, target, inputs, named)
-
-
-def post_training_quantized(
-    model: keras.Model, target: str, images: Any, input_range: InputRange = None
-) -> keras.Model:
-    """The quantized twin of a float model, with ranges and corrected biases from images, as the model takes them."""
-    if input_range is None and hasattr(images, "shape"):
-        scale = PixelScale.known(model, images)
-        input_range = scale.range if scale is not None else None
-    quantized = quantize_model(model, target=target, observer="min_max", input_range=input_range)
-    calibrate(quantized, images)
-    correct_biases(quantized, channel_means(strip_quantization(quantized), images), images)
-    return quantized
+    ranges = {
+        one.name: scale.range if scale is not None else None
+        for one, scale in zip(signature.inputs, samples.scales, strict=True)
+    }
+    given = next(iter(ranges.values())) if len(ranges) == 1 else ranges
+    return post_training_quantize(model, structured(model, samples.for_calibration()), target=target, input_range=given)

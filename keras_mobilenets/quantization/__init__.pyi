@@ -13,10 +13,12 @@ from .layers import QuantConv2DTranspose as QuantConv2DTranspose
 from .layers import QuantDense as QuantDense
 from .layers import QuantDepthwiseConv2D as QuantDepthwiseConv2D
 from .layers import QuantReLU as QuantReLU
+from .observers import LeastError as LeastError
 from .observers import MinMax as MinMax
 from .observers import MovingAverage as MovingAverage
 from .observers import Percentile as Percentile
 from .post_training import calibrate as calibrate
+from .post_training import post_training_quantize as post_training_quantize
 from .quantize import is_quantized as is_quantized
 from .quantize import quantize_apply as quantize_apply
 from .quantize import quantize_model as quantize_model

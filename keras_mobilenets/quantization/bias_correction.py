@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization.operations import Operation, operations_of
 
 IMAGES = 64  # of these the widest feature maps of MobileNetV2 at 224 x 224 are 310 MB
+LEAST_VALUES = 256  # of a channel: of fewer, as in gates and heads of one pixel, the mean is more noise than shift
 BATCH = 16
 LEAST_ACTIVE = 0.1  # share of a channel that its bias still moves, where ReLU6 cuts off nearly all of it
 
@@ -48,7 +50,7 @@ def correct_biases(model: keras.Model, means: dict[str, np.ndarray], images: np.
         bias += (wanted mean - mean) / share of the values that the ReLU6 behind it does not cut off
 
     Rounded kernels shift the mean of a channel; rounded feature maps add noise, and ReLU6 makes more of a noisy value
-    than of the value.
+    than of the value. Channels with fewer than 256 values in all images stay as they are.
 
     Args:
         model: its biases are changed.
@@ -62,7 +64,8 @@ def correct_biases(model: keras.Model, means: dict[str, np.ndarray], images: np.
     biases = _biases(graph)
 
     def visit(node: Node, values: list[Any]) -> list[Any]:
-        if node not in biases or node.name not in means:
+        count = sum(math.prod(value.shape[:-1]) for value in values)
+        if node not in biases or node.name not in means or count < LEAST_VALUES:
             return values
         bias, operation = biases[node]
         mean, active = _moments(values, operation.activation)

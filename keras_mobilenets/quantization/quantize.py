@@ -64,8 +64,8 @@ def quantize_model(
         weight_bits: width of the kernels' integers, 2 to 8. Fewer than 8 is a simulation: no converter stores them.
         activation_bits: width of the feature maps' integers, 2 to 16. TFLite knows 8 and 16.
         symmetric: whether feature maps have 0 in the middle of the grid, as 16-bit ones always have.
-        observer: how ranges of feature maps are found: "moving_average", "min_max", "percentile", or an observer with
-            arguments, for instance `Percentile(99.9)`.
+        observer: how ranges of feature maps are found: "moving_average", "min_max", "percentile", "least_error", or an
+            observer with arguments, for instance `Percentile(99.9)`.
         target: what will run the integer model: "xnnpack" (phones and computers), "edgetpu", "tflite-micro" or "npu";
             the last two have an integer operation for hard-swish, which the others get as an addition and a product.
 

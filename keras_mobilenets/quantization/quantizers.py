@@ -61,7 +61,8 @@ class FakeQuant(Quantizer):
         bits: width of the integers, 2 to 16.
         symmetric: whether 0 is the middle of the grid, as 16-bit integer kernels want it.
         fixed_range: (low, high), for values whose range is known, like a softmax; None observes it.
-        observer: `MovingAverage`, `MinMax`, `Percentile`, or "moving_average", "min_max", "percentile".
+        observer: `MovingAverage`, `MinMax`, `Percentile`, `LeastError`, or "moving_average", "min_max", "percentile",
+            "least_error".
         in_training: whether to round in training too. False for what only the loss reads: the logarithm of a
             probability that was rounded to 0 has no gradient.
         activation: "relu" or "relu6" where a `QuantReLU` is in front, whose clipping it does in training: a range that
@@ -149,7 +150,7 @@ class FakeQuant(Quantizer):
         """Merges a batch into the range and returns the new range."""
         observed = ops.convert_to_tensor(self.observed)
         seen, count = observed[:2], observed[2:]
-        batch = self.observer.measure(ops.stop_gradient(values))
+        batch = self.observer.measure(ops.stop_gradient(values), self.bits)
         apart = parts(batch)
         batch = ops.clip(batch if apart is None else self.observer.join(apart), *_LIMITS[self.activation])
         ends = self.observer.merge(seen, batch, count[0])
