@@ -85,11 +85,7 @@ class PixelScale:
         """
         found = cls.known(model, images)
         if found is None:
-            raise ValueError(
-                f"{model.name} does not say which values it takes for pixels: no layer scales them, or one that cannot "
-                "be followed. Pass `normalization=(mean, std)` of (pixel - mean) / std, or put the scaling in front: "
-                "keras.Sequential([keras.layers.Rescaling(1 / 255), model])."
-            )
+            raise unknown(model, "Pass `normalization=(mean, std)` of (pixel - mean) / std, or put")
         return found
 
     @classmethod
@@ -136,6 +132,14 @@ class PixelScale:
         """The pixels, uint8, that values stand for."""
         restored = np.asarray(values, np.float32) * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32)
         return np.clip(np.rint(restored), 0, 255).astype(np.uint8)
+
+
+def unknown(model: Any, remedy: str = "Put") -> ValueError:
+    """That a model does not say which pixels it takes, and what to do; `remedy` goes on with "the scaling in front"."""
+    return ValueError(
+        f"{model.name} does not say which values it takes for pixels: no layer scales them, or one that cannot be "
+        f"followed. {remedy} the scaling in front: keras.Sequential([keras.layers.Rescaling(1 / 255), model])."
+    )
 
 
 def _number_or_numbers(given: Any) -> float | tuple[float, ...]:

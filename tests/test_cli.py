@@ -233,6 +233,8 @@ AT_ONCE = {
     "profile of a file": (("profile", "model.keras", "--alpha", "1"), 2, "is for a builder's model"),
     "an augmentation": (("train", "--augment", "lots"), 2, "must be of auto, none, crop, crop_flip, rand_augment"),
     "of a .tflite": (("export", "MobileNet", "m.onnx", "--strict"), 2, "is for a .tflite file, not m.onnx"),
+    "pixels": (("export", "MobileNet", "--pixels", "0,1,2"), 2, "must be BLACK,WHITE such as 0,1, or MEAN/STD"),
+    "pixels that are all one": (("evaluate", "model.keras", "--pixels", "1,1"), 2, "must be BLACK,WHITE"),
     "option": (("train", "--alfa", "1"), 2, "No such option"),
 }
 
@@ -258,6 +260,7 @@ def at_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("at_once")
     (folder / "empty").mkdir()
     (folder / "one" / "ant").mkdir(parents=True)
+    (folder / "one" / "ant" / "1.png").touch()
     for kind in ("h5", "keras"):
         (folder / f"model.{kind}").touch()
     given = json.dumps({name: arguments for name, (arguments, _, _) in AT_ONCE.items()})

@@ -22,6 +22,7 @@ from keras_mobilenets.export.precisions import SCHEMES
 from keras_mobilenets.quantization.settings import TARGETS
 from keras_mobilenets.tflite import TFLiteModel, audit
 
+SCALED = ("--pixels", "-1,1")
 TINY = ("--alpha", "0.25", "--image-size", "32")
 ONE_LINE = "MobileNet_0.25_32_int8.tflite"
 
@@ -57,6 +58,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def saved(tiny_model, tmp_path_factory):
+    """A model that does not say which pixels it takes: SCALED."""
     path = tmp_path_factory.mktemp("saved") / "tiny.keras"
     tiny_model.save(path)
     return path
@@ -73,7 +75,7 @@ def test_integer_file_of_a_builder_in_one_line(pictures, tmp_path, somewhere):
 
 
 def test_pictures_come_cropped_and_normalized_as_in_evaluation(saved, pictures, tmp_path):
-    result = call(saved, tmp_path / "cli.tflite", "--calibration", pictures)
+    result = call(saved, tmp_path / "cli.tflite", "--calibration", pictures, *SCALED)
     assert result.exit_code == 0, result.output
     paths = [pictures / name for name in ("a.png", "b.jpg", "deep/c.PNG", "deep/er/d.jpeg")]
     images = (np.stack([read_image(path, SIZE) for path in paths]) - np.float32(127.5)) / np.float32(127.5)
@@ -109,10 +111,11 @@ def test_imagenet_weights_bring_their_class_names(pictures, tmp_path, somewhere,
 def test_options_reach_the_file(saved, pictures, tmp_path, somewhere):
     (saved.parent / "labels.txt").write_text("\n".join("abcde"))
     options = ("--target", "tflite-micro", "--input-dtype", "int8", "--dynamic-batch", "--strict")
-    result = call(saved, "m.tflite", "--calibration", pictures, "--verify", pictures / "deep", *options)
+    result = call(saved, "m.tflite", "--calibration", pictures, "--verify", pictures / "deep", *SCALED, *options)
     assert result.exit_code == 0 and "2 given images" in result.output
     file, found = TFLiteModel("m.tflite"), audit("m.tflite")
     assert (file.input_dtype, file.labels) == ("int8", list("abcde"))
+    assert file.normalization.range == (-1, 1)
     assert found.lacking["tflite-micro"] == () and found.input == "int8 ? x 32 x 32 x 3"
     assert call(saved, "--quantize", "float16").exit_code == 0
     assert "float16" in {one.dtype for one in _tensors(saved.with_suffix(".tflite"))}
@@ -126,11 +129,19 @@ def _tensors(path):
 
 @pytest.mark.parametrize("output", [pytest.param("m.onnx", marks=pytest.mark.needs("tf2onnx")), "model/1"])
 def test_other_formats_by_the_ending(output, saved, pictures, somewhere):
-    result = call(saved, output, "--verify", pictures)
+    result = call(saved, output, "--verify", pictures, *SCALED)
     assert result.exit_code == 0, result.output
     shown = " ".join(result.output.replace("│", " ").split())  # wherever lines are broken
     assert "top-1 agreement 100.0%" in shown and "4 given images" in shown
     assert (somewhere / output).exists()
+
+
+@pytest.mark.parametrize("output", ["m.tflite", "model/1"])
+def test_pixels_are_asked_for_where_the_model_does_not_say(output, saved, pictures, somewhere):
+    result = call(saved, output, "--verify", pictures)
+    assert result.exit_code == 1 and not (somewhere / output).exists()
+    shown = " ".join(result.output.split())
+    assert "tiny does not say which values it takes for pixels" in shown and "Give --pixels" in shown
 
 
 def test_strict_fails_and_leaves_nothing(saved, somewhere):

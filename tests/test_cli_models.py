@@ -139,3 +139,25 @@ def test_labels_that_do_not_fit_are_refused(folder, tmp_path):
     (tmp_path / "labels.txt").write_text("light\n")
     result = call("predict", tmp_path / "one.keras", folder / "dark" / "0.png")
     assert "not light 100.0%" in result.output
+
+
+def test_pixels_are_given_where_no_file_says_them(folder, tmp_path):
+    told = model("softmax")
+    network = keras.Model(told.layers[2].input, told.output)  # without its Rescaling
+    network.save(tmp_path / "one.keras")
+    export_tflite(network, tmp_path / "one.tflite", labels=["dark", "light"], verbose=False)
+    # In [0, 1] all are light, but for the black one.
+    for pixels, accuracy in (("-1,1", 1), ("127.5/127.5", 1), ("127.5,127.5,127.5/128,128,128", 1), ("0,1", 0.55)):
+        for name in ("one.keras", "one.tflite"):
+            found = call("evaluate", tmp_path / name, "--data", folder, "--split", "all", "--json", "--pixels", pixels)
+            assert found.exit_code == 0, found.output
+            assert json.loads(found.stdout)["accuracy"] == accuracy
+    options = ("--data", folder, "--pixels", "-1,1")
+    for name, epochs in (("calibrated.tflite", 0), ("trained.tflite", 1)):
+        assert call("quantize", tmp_path / "one.keras", tmp_path / name, *options, "--epochs", epochs).exit_code == 0
+        assert "dark" in call("predict", tmp_path / name, folder / "dark" / "0.png", "--top", 1).output
+    for name in ("one.keras", "one.tflite"):
+        result = call("predict", tmp_path / name, folder / "dark" / "0.png")
+        assert result.exit_code == 1 and "ive --pixels, such as --pixels 0,1" in result.output.replace("\n", " ")
+    result = call("quantize", tmp_path / "one.keras", tmp_path / "never.tflite", "--data", folder)
+    assert result.exit_code == 1 and "Give --pixels" in result.output and not (tmp_path / "never.tflite").exists()

@@ -53,7 +53,15 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures instead of leaving them out.")]
 KerasFile = Annotated[Path, typer.Argument(callback=checks.keras_file, help="A .keras file.")]
 ModelFile = Annotated[Path, typer.Argument(callback=checks.model_file, help="A .tflite or .keras file.")]
-
+Pixels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BLACK,WHITE",
+        callback=checks.pixels,
+        show_default="what the model says",
+        help="What the model takes for pixels: 0,255, 0,1 or -1,1, or MEAN/STD, by channel, of pixels in [0, 255].",
+    ),
+]
 
 BUILDER = "Options of a builder"
 
@@ -156,12 +164,14 @@ def quantize(
     report: Annotated[
         bool, typer.Option("--report", help="Measure layer by layer which one hurts: a page beside OUTPUT, as .html.")
     ] = False,
+    pixels: Pixels = None,
 ) -> None:
     """Turn a float .keras classifier into a full-integer .tflite, with pictures it was trained on."""
     with quiet():
         from keras_mobilenets.cli.conversion import quantize
 
-    quantize(model, output, data=data, epochs=epochs, batch_size=batch_size, seed=seed, report=report)
+    options: dict[str, Any] = {"data": data, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    quantize(model, output, **options, report=report, pixels=pixels)
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")
@@ -243,6 +253,7 @@ def export(
             metavar="FOLDER", show_default="those of --calibration", help="Pictures to compare file and model on."
         ),
     ] = None,
+    pixels: Pixels = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Declare the batch as variable.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail, and write nothing, if anything inside is not integer.")
@@ -278,6 +289,7 @@ def predict(
     output: Annotated[
         str | None, typer.Option(metavar="PATH", help="With --runner: NAME.jsonl or NAME.parquet, written in parts.")
     ] = None,
+    pixels: Pixels = None,
 ) -> None:
     """Say what is in pictures.
 
@@ -291,13 +303,13 @@ def predict(
         with quiet():
             from keras_mobilenets.cli.answers import predict
 
-        predict(model, paths, top=top, as_json=as_json)
+        predict(model, paths, top=top, as_json=as_json, pixels=pixels)
         return
     patterns, flags = checks.batch(model, images, output)
     require("apache_beam", "beam")
     from keras_mobilenets.cli import beam
 
-    beam.predict(model, patterns, top=top, runner=runner, output=str(output), flags=flags)
+    beam.predict(model, patterns, top=top, runner=runner, output=str(output), flags=flags, pixels=pixels)
 
 
 @app.command(rich_help_panel="Use a model")
@@ -311,12 +323,14 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="That `train` had; draws the same held-out pictures.")] = 0,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    pixels: Pixels = None,
 ) -> None:
     """Measure a model's accuracy on labelled pictures."""
     with quiet():
         from keras_mobilenets.cli.answers import evaluate
 
-    evaluate(model, data, everything=split is Split.all, seed=seed, strict=strict, as_json=as_json)
+    everything = split is Split.all
+    evaluate(model, data, everything=everything, seed=seed, strict=strict, as_json=as_json, pixels=pixels)
 
 
 @app.command(rich_help_panel="Look around")

@@ -17,24 +17,25 @@ from keras_mobilenets.cli.models import Classifier, check_classes, open_classifi
 from keras_mobilenets.data.folder import scan_folder
 from keras_mobilenets.data.images import BrokenImage, printable, read_image
 from keras_mobilenets.data.names import is_folder
+from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tasks.classification import class_name
 
 console = Console(highlight=False)
 
 
-def predict(model: Path, images: list[Path], *, top: int, as_json: bool) -> None:
+def predict(model: Path, images: list[Path], *, top: int, as_json: bool, pixels: PixelScale | None) -> None:
     """Prints the likeliest classes of each picture; broken ones are named, and make the command fail at its end."""
-    classifier = open_classifier(model)
+    classifier = open_classifier(model, pixels)
     width = max(len(printable(path)) for path in images)
     broken = 0
     for path in images:
         try:
-            pixels = read_image(path, classifier.image_size)
+            image = read_image(path, classifier.image_size)
         except BrokenImage as error:
             errors.print(str(error), markup=False, soft_wrap=True)
             broken += 1
             continue
-        best = classifier.best(classifier.predict(pixels[np.newaxis])[0], top)
+        best = classifier.best(classifier.predict(image[np.newaxis])[0], top)
         if as_json:
             print(json.dumps({"image": str(path), "classes": best}))
         else:
@@ -43,9 +44,11 @@ def predict(model: Path, images: list[Path], *, top: int, as_json: bool) -> None
         raise typer.Exit(1)
 
 
-def evaluate(model: Path, data: str, *, everything: bool, seed: int, strict: bool, as_json: bool) -> None:
+def evaluate(
+    model: Path, data: str, *, everything: bool, seed: int, strict: bool, as_json: bool, pixels: PixelScale | None
+) -> None:
     """Prints how well a model does on pictures whose answer is known."""
-    classifier = open_classifier(model)
+    classifier = open_classifier(model, pixels)
     if is_folder(data):
         found, names, broken = _folder(classifier, data, everything, seed, strict)
     else:

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from keras_mobilenets.cli.models import Classifier, saved_labels, tflite_classifier
 from keras_mobilenets.data.images import BrokenImage, read_image
+from keras_mobilenets.pixels import PixelScale
 
 LOCAL = "DirectRunner"  # what `--runner beam` is
 PAUSES = 1.0, 4.0  # seconds before a file is read again; stores have short outages
@@ -79,16 +80,18 @@ class TFLiteHandler(ModelHandler[np.ndarray, list, Classifier]):
         content: of the file.
         labels: names of the classes, if they are not in the file.
         top: how many classes an answer has.
+        pixels: what the model takes for them; None if the file says it.
     """
 
-    def __init__(self, content: bytes, labels: list[str] | None, top: int) -> None:
+    def __init__(self, content: bytes, labels: list[str] | None, top: int, pixels: PixelScale | None) -> None:
         super().__init__(max_batch_size=BATCH_SIZE)
         self.content = content
         self.labels = labels
         self.top = top
+        self.pixels = pixels
 
     def load_model(self) -> Classifier:
-        return tflite_classifier(self.content, self.labels)
+        return tflite_classifier(self.content, self.labels, pixels=self.pixels)
 
     def run_inference(
         self, batch: Sequence[np.ndarray], model: Classifier, inference_args: dict[str, Any] | None = None
@@ -98,7 +101,16 @@ class TFLiteHandler(ModelHandler[np.ndarray, list, Classifier]):
         return [model.best(one, self.top) for one in answers]
 
 
-def predict(model: Path, patterns: list[str], *, top: int, runner: str, output: str, flags: list[str]) -> None:
+def predict(
+    model: Path,
+    patterns: list[str],
+    *,
+    top: int,
+    runner: str,
+    output: str,
+    flags: list[str],
+    pixels: PixelScale | None = None,
+) -> None:
     """Writes the likeliest classes of every picture, and beside them which pictures are broken and why.
 
     Args:
@@ -108,6 +120,7 @@ def predict(model: Path, patterns: list[str], *, top: int, runner: str, output: 
         runner: "beam", or the name of one of Beam's runners.
         output: NAME.jsonl or NAME.parquet; becomes NAME-00000-of-00008.jsonl and so on.
         flags: Beam's own.
+        pixels: what the model takes for them; None if the file says it.
 
     Raises:
         ValueError: Beam knows no such runner or misses an option of it, or there are no pictures.
@@ -115,7 +128,7 @@ def predict(model: Path, patterns: list[str], *, top: int, runner: str, output: 
     """
     name, suffix = os.path.splitext(output)
     labels = saved_labels(model)
-    classifier = tflite_classifier(model, labels)  # here first: a file that is none is told now
+    classifier = tflite_classifier(model, labels, pixels=pixels)  # here first: a file that is none is told now
     _check(patterns, name)
     try:
         chosen = create_runner(LOCAL if runner == "beam" else runner)
@@ -125,7 +138,7 @@ def predict(model: Path, patterns: list[str], *, top: int, runner: str, output: 
 
     paths = pipeline | beam.Create(patterns) | MatchAll() | beam.Map(lambda file: file.path) | beam.Reshuffle()
     read = paths | "Read" >> beam.ParDo(ReadPictures(classifier.image_size)).with_outputs(BROKEN, main="pixels")
-    handler = KeyedModelHandler(TFLiteHandler(model.read_bytes(), labels, top))
+    handler = KeyedModelHandler(TFLiteHandler(model.read_bytes(), labels, top, pixels))
     answers = read.pixels | RunInference(handler) | beam.MapTuple(lambda path, best: {"image": path, "classes": best})
     if suffix == ".parquet":
         answers | "Write" >> beam.io.WriteToParquet(name, SCHEMA, file_name_suffix=suffix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -108,6 +109,23 @@ def keras_file(value: Path) -> Path:
     if value.suffix != ".keras":
         raise typer.BadParameter(f"must end in .keras, not {value.name}")
     return model_file(value)
+
+
+def pixels(value: str | None) -> Any:
+    """A `PixelScale`: of the values of black and white, or of mean and std in (pixel - mean) / std."""
+    if value is None:
+        return None
+    from keras_mobilenets.pixels import PixelScale
+
+    try:
+        if "/" in value:
+            return PixelScale.standardizing(*([float(one) for one in part.split(",")] for part in value.split("/")))
+        return PixelScale.between(*(float(one) for one in value.split(",")))
+    except (ValueError, TypeError):
+        raise typer.BadParameter(
+            "must be BLACK,WHITE such as 0,1, or MEAN/STD by channel of pixels in [0, 255], such as "
+            f"124,116,104/58,57,57, not {value!r}"
+        ) from None
 
 
 def tflite_path(value: Path | None) -> Path | None:

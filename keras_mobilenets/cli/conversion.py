@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from keras_mobilenets import applications
 from keras_mobilenets.cli import progress
 from keras_mobilenets.cli.errors import errors
-from keras_mobilenets.cli.models import built, check_classes, form_of, load_keras, saved_labels
+from keras_mobilenets.cli.models import built, check_classes, form_of, load_keras, pixel_scale, saved_labels
 from keras_mobilenets.cli.request import Request
 from keras_mobilenets.data import load as load_data
 from keras_mobilenets.data.images import GREY, BrokenImage, read_image
@@ -23,14 +22,22 @@ from keras_mobilenets.export.conversion import require_tensorflow
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, take_images
 from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.quantization import is_quantized, post_training_quantize
+from keras_mobilenets.quantization import is_quantized, post_training_quantize, quantize_model
 from keras_mobilenets.training import quantize_aware
 
 REPORT_IMAGES = 256  # of so many a point of accuracy is 2.6
 
 
 def quantize(
-    model: Path, output: Path, *, data: str, epochs: int, batch_size: int, seed: int, report: bool = False
+    model: Path,
+    output: Path,
+    *,
+    data: str,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    report: bool = False,
+    pixels: PixelScale | None = None,
 ) -> None:
     """Calibrates a float classifier, trains it quantization-aware if asked to, and writes the integer file."""
     require_tensorflow()
@@ -38,7 +45,7 @@ def quantize(
     given = load_keras(model)
     if is_quantized(given):
         raise ValueError(f"{model} is quantized already: `keras-mobilenets export` writes it")
-    form, scale = form_of(given), PixelScale.of(given)
+    form, scale = form_of(given), pixel_scale(given, pixels)
     pictures = load_data(
         data,
         image_size=form.image_size,
@@ -51,10 +58,13 @@ def quantize(
         raise ValueError(f"{model} gives any number of classes; {data} has one for each picture: leave out --epochs")
     if epochs:
         with progress.epochs("quantized", pictures.batch_size, form.task.headline) as callback:
-            quantized = quantize_aware(given, pictures, task=form.task, epochs=epochs, callbacks=[callback])
+            twin = quantize_model(given, input_range=scale.range)
+            quantized = quantize_aware(twin, pictures, task=form.task, epochs=epochs, callbacks=[callback])
     else:
-        quantized = post_training_quantize(given, take_images(pictures.train, CALIBRATION_IMAGES))
-    export_tflite(quantized, output, labels=pictures.class_names, verify=pictures.val)
+        images = take_images(pictures.train, CALIBRATION_IMAGES)
+        quantized = post_training_quantize(given, images, input_range=scale.range)
+    known = {"labels": pictures.class_names, "normalization": (scale.mean, scale.std)}
+    export_tflite(quantized, output, verify=pictures.val, **known)
     if report:
         held_out = pictures.val.unbatch().take(REPORT_IMAGES).batch(batch_size)
         found = quantization_report(given, quantized, held_out)
@@ -67,10 +77,14 @@ def export(request: Request) -> None:
     model = _model(request)
     size = request.image_size
     shape = Signature.of(model, None if size is None else (size, size, model.input_shape[-1])).image.shape
-    verify = _images(model, shape, request.verify, VERIFICATION_IMAGES)
+    verify = _images(model, shape, request.verify, VERIFICATION_IMAGES, request.pixels)
+    if request.output.suffix == ".onnx":
+        export_onnx(model, request.output, input_shape=shape, verify=verify)
+        return
+    given = request.pixels
+    normalization = "auto" if given is None else (given.mean, given.std)
     if request.output.suffix != ".tflite":
-        write: Callable[..., Any] = export_onnx if request.output.suffix == ".onnx" else export_saved_model
-        write(model, request.output, input_shape=shape, verify=verify)
+        export_saved_model(model, request.output, input_shape=shape, normalization=normalization, verify=verify)
         return
     quantize = None if request.quantize == "float32" else request.quantize
     if quantize == "auto" and request.calibration and not is_quantized(model):
@@ -81,8 +95,9 @@ def export(request: Request) -> None:
         quantize=quantize,
         input_shape=shape,
         labels=_labels(request),
-        calibration=_images(model, shape, request.calibration, CALIBRATION_IMAGES),
+        calibration=_images(model, shape, request.calibration, CALIBRATION_IMAGES, request.pixels),
         verify=verify,
+        normalization=normalization,
         **request.options,
     )
 
@@ -116,7 +131,9 @@ def _labels(request: Request) -> Path | list[str] | None:
     return [name for ((_, name, _),) in named]
 
 
-def _images(model: keras.Model, shape: tuple[int, ...], paths: Sequence[Path], limit: int) -> np.ndarray | None:
+def _images(
+    model: keras.Model, shape: tuple[int, ...], paths: Sequence[Path], limit: int, pixels: PixelScale | None
+) -> np.ndarray | None:
     """Some of the pictures, evenly spread, as the model takes them; broken ones are named and left out."""
     if not paths:
         return None
@@ -136,4 +153,4 @@ def _images(model: keras.Model, shape: tuple[int, ...], paths: Sequence[Path], l
     pictures = [one for one in found if not isinstance(one, BrokenImage)]
     if not pictures:
         raise ValueError(f"None of {len(chosen)} pictures could be read, the first is {chosen[0]}")
-    return PixelScale.of(model)(np.stack(pictures))
+    return pixel_scale(model, pixels)(np.stack(pictures))

@@ -25,7 +25,7 @@ from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
 from keras_mobilenets.export import export_tflite
-from keras_mobilenets.pixels import PixelScale
+from keras_mobilenets.pixels import PixelScale, unknown
 from keras_mobilenets.tasks import TASKS
 from keras_mobilenets.tflite import audit
 from keras_mobilenets.tflite.labels import write_labels
@@ -168,9 +168,12 @@ class Job:
         known, asked = teacher.output_shape[-1], len(self.data.class_names)
         if known != asked:
             raise ValueError(f"The teacher knows {known} classes, {self.data.name} has {asked}")
+        scale = PixelScale.known(teacher)
+        if scale is None:
+            raise unknown(teacher)
         inputs = keras.Input((*self.data.image_size, 3))
         pixels = keras.layers.Resizing(*teacher.input_shape[1:3])(inputs)
-        return keras.Model(inputs, teacher(PixelScale.of(teacher)(pixels)), name="teacher")
+        return keras.Model(inputs, teacher(scale(pixels)), name="teacher")
 
     def _trained(self) -> keras.Model:
         """The float model."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_mobilenets.data.images import to_grey
+from keras_mobilenets.pixels import PixelScale, unknown
 from keras_mobilenets.tasks.known import task_of
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
@@ -20,6 +21,7 @@ from keras_mobilenets.utils import quiet
 
 LABELS_FILE = "labels.txt"
 LATENCY_RUNS = 50
+PIXELS_OPTION = "--pixels, such as --pixels 0,1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +84,22 @@ class Classifier:
         return statistics.median(times) * 1e3
 
 
-def open_classifier(path: Path) -> Classifier:
+def open_classifier(path: Path, pixels: PixelScale | None = None) -> Classifier:
     """Opens a model file; a `.tflite` file without TensorFlow.
 
     Class names are those inside of a `.tflite` file or else in `labels.txt` beside either kind.
+
+    Args:
+        path: of the file.
+        pixels: what the model takes for them; None reads it off the file.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a model, or not one that takes pictures.
     """
     if path.suffix == ".tflite":
-        return tflite_classifier(path, saved_labels(path))
-    return keras_classifier(load_keras(path), saved_labels(path))
+        return tflite_classifier(path, saved_labels(path), pixels=pixels)
+    return keras_classifier(load_keras(path), saved_labels(path), pixels=pixels)
 
 
 def built(builder: str, image_size: int | None, *, alpha: float, minimalistic: bool, weights: str | None = None) -> Any:
@@ -122,21 +128,43 @@ def saved_labels(path: Path) -> list[str] | None:
     return parse_labels(file.read_bytes()) if file.is_file() else None
 
 
-def tflite_classifier(file: Path | bytes, labels: list[str] | None = None, task: Task | None = None) -> Classifier:
+def tflite_classifier(
+    file: Path | bytes,
+    labels: list[str] | None = None,
+    task: Task | None = None,
+    pixels: PixelScale | None = None,
+) -> Classifier:
     """A classifier out of a `.tflite` file, or out of its content."""
     from keras_mobilenets.tflite import TFLiteModel
 
     with quiet():
         model = TFLiteModel(file)
-    return Classifier(model.predict, form_of(model.file, task), model.labels or labels)
+    form, labels = form_of(model.file, task), model.labels or labels
+    if pixels is not None:
+        return Classifier(lambda images: model.predict(pixels(images)), form, labels)
+    if model.normalization is None and model.input_dtype not in ("uint8", "int8"):
+        raise ValueError(f"{model.file.source} does not say how pixels are normalized: give {PIXELS_OPTION}")
+    return Classifier(model.predict, form, labels)
 
 
-def keras_classifier(model: Any, labels: list[str] | None = None, task: Task | None = None) -> Classifier:
-    """A classifier out of a Keras model; what its pixels must be scaled to is read off it."""
-    from keras_mobilenets.pixels import PixelScale
+def keras_classifier(
+    model: Any, labels: list[str] | None = None, task: Task | None = None, pixels: PixelScale | None = None
+) -> Classifier:
+    """A classifier out of a Keras model; what its pixels must be scaled to is read off it where it is not given."""
+    form, scale, run = form_of(model, task), pixel_scale(model, pixels), _compiled(model)
+    return Classifier(lambda images: run(scale(images)), form, labels)
 
-    form, normalize, run = form_of(model, task), PixelScale.of(model), _compiled(model)
-    return Classifier(lambda pixels: run(normalize(pixels)), form, labels)
+
+def pixel_scale(model: Any, given: PixelScale | None) -> PixelScale:
+    """What a Keras model takes for pixels: what the user says, or else the model.
+
+    Raises:
+        ValueError: neither does.
+    """
+    found = given or PixelScale.known(model)
+    if found is None:
+        raise unknown(model, f"Give {PIXELS_OPTION}, or put")
+    return found
 
 
 def form_of(model: Any, task: Task | None = None) -> Form:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from keras_mobilenets.applications.variants import FAMILIES
 from keras_mobilenets.cli.checks import MODEL_SUFFIXES
+
+if TYPE_CHECKING:
+    from keras_mobilenets.pixels import PixelScale
 
 TFLITE_ONLY = ("calibration", "quantize", "target", "input_dtype", "labels", "dynamic_batch", "strict")
 BUILDER_ONLY = ("weights", "alpha", "minimalistic")
@@ -57,7 +60,7 @@ class Request:
         image_size: side of the input; None for a file that knows it.
         minimalistic: of MobileNetV3.
         calibration, verify: pictures, or none.
-        quantize, labels: as the command has them.
+        quantize, labels, pixels: as the command has them.
         options: of `export_tflite`, by name.
     """
 
@@ -71,6 +74,7 @@ class Request:
     verify: Sequence[Path]
     quantize: str
     labels: Path | None
+    pixels: PixelScale | None
     options: dict[str, Any]
 
     @classmethod
@@ -100,6 +104,7 @@ class Request:
             verify=_pictures("--verify", given["verify"]),
             quantize=given["quantize"].value,
             labels=given["labels"],
+            pixels=given["pixels"],
             options={
                 "target": given["target"] and given["target"].value,
                 "input_dtype": given["input_dtype"].value,

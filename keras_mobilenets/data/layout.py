@@ -160,6 +160,6 @@ def _too_few(folder: Path, names: list[str]) -> str:
     empty = [printable(path.name) for path in sorted(folder.iterdir()) if path.is_dir() and not _holds_files(path)]
     if not names and not files and not empty:
         return f"The folder is empty: {printable(folder)}"
-    found = f"found only one, {names[0]!r}" if names else f"found none, but {files} files"
+    found = f"found only one, {names[0]!r}" if names else f"found none, but {files} files" if files else "found none"
     more = f"; without pictures: {', '.join(empty)}" if empty else ""
     return f"{printable(folder)} must hold one sub-folder of pictures per class, at least two; {found}{more}"

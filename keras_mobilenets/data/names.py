@@ -47,8 +47,9 @@ def is_folder(data: str | os.PathLike[str]) -> bool:
         raise ValueError(f"`data` must be a folder or the name of a data set. Received a file: {text}")
     if re.fullmatch(r"\w+(/\w+)?(:[\d.*]+)?", text) and _is_builder(text):
         return False
-    if isinstance(data, os.PathLike) or text.startswith(".") or os.sep in text:
-        raise ValueError(f"There is no folder {text}")
+    written = os.fspath(data)  # a path of "./" has lost it
+    if isinstance(data, os.PathLike) or written.startswith(".") or os.sep in written:
+        raise ValueError(f"There is no folder {written}")
     near = difflib.get_close_matches(text, known_datasets(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `keras-mobilenets list datasets`"
     raise ValueError(f"`data` is neither a folder nor a data set of TensorFlow Datasets: {text!r}; {hint}")
