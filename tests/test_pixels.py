@@ -101,7 +101,7 @@ def test_images_tell_of_a_bare_network_that_it_was_trained_on_another_range(rng)
     model, images = v2(), rng.uniform(0, 1, (4, *SHAPE)).astype("float32")
     assert PixelScale.of(model, images).range == UNIT
     assert PixelScale.of(model, 2 * images - 1).range == PixelScale.of(model, 255 * images).range == SCALED
-    with pytest.raises(ValueError, match=r"saw inputs in \(0.0, 1.0\), but is quantized for \(-1.0, 1.0\).*=\(0, 1\)"):
+    with pytest.raises(ValueError, match=r"saw inputs in \[0, 1\], but is quantized for \[-1, 1\].*=\(0, 1\)"):
         calibrate(quantize_model(model), images)
 
 

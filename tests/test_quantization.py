@@ -501,7 +501,7 @@ def test_calibration_takes_what_fit_takes():
 
 def test_calibration_with_the_wrong_range_says_which():
     quantized = quantize_model(small())
-    with pytest.raises(ValueError, match=r"saw inputs in \[0.0, 255.0\], but is quantized for \[-1.0, 1.0\]"):
+    with pytest.raises(ValueError, match=r"saw inputs in \[0, 255\], but is quantized for \[-1, 1\]"):
         calibrate(quantized, np.tile(np.array([0.0, 255.0], "float32").reshape(1, 1, 2, 1), (2, 8, 4, 3)))
 
 

@@ -328,10 +328,11 @@ class InputQuant(Quantizer):
         if usual is not None:  # [0, 1] lies in [-1, 1], and is another scale
             given, fits = usual.range, usual.range == expected
         if not fits:
+            found, wanted = (f"{low:g}, {high:g}" for low, high in (given, expected))
             raise ValueError(
-                f"The model saw inputs in {given}, but is quantized for {expected}. Give it images as it "
-                "was trained on (see `preprocess_input`), or pass their range: "
-                f"quantize_model(model, input_range=({given[0]:g}, {given[1]:g}))."
+                f"The model saw inputs in [{found}], but is quantized for [{wanted}]. Give it images as it was "
+                "trained on (see `preprocess_input`), or pass their range: "
+                f"quantize_model(model, input_range=({found}))."
             )
 
     def compute_output_spec(self, inputs, training=None):
