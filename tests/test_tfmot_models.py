@@ -112,7 +112,7 @@ def same(found, answered):
         ]
 
 
-OFTEN = [name for place, name in enumerate(MODELS) if " on " not in name and (" between" not in name or place % 2)]
+OFTEN = [name for place, name in enumerate(MODELS) if " on " not in name and (" between" not in name or place % 3 == 0)]
 
 
 @pytest.mark.filterwarnings("error:Of model")  # a layer that stays in float is named by a warning
@@ -122,13 +122,9 @@ def test_it_quantizes_and_answers_alike(name):
     assert quantized.float_layers == ()
 
 
-IN_EVERY_RUN = ("split", "arithmetic", "matmul", "separable 1D, norm, relu", "norm, relu, conv", "unet", "argmax")
-
-
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:Of model")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in IN_EVERY_RUN else pytest.mark.slow) for name in MODELS]
-)
+@pytest.mark.parametrize("name", MODELS)
 def test_its_file_is_integer_and_answers_as_the_twin(name):
     quantized, values, found = quantized_like(MODELS[name]())
     content, answered = run_file(quantized, values)
@@ -142,19 +138,29 @@ def test_what_has_no_integer_form_stays_in_float_and_is_named(shape, text):
     model = between(shape, text)
     layer = model.layers[1]
     with pytest.warns(UserWarning, match=rf"stay in float.*'{layer.name}'"):
-        quantized, values, found = quantized_like(model)
+        quantized, _, _ = quantized_like(model)
     assert quantized.float_layers == (layer.name,)
-    if text in ("LayerNormalization()", "LSTM(4)", "Lambda(ops.sin)"):
-        _, answered = run_file(quantized, values)
-        same(found, answered)
 
 
 @pytest.mark.parametrize("name", PARTLY_FLOAT)
 def test_models_that_are_partly_float(name):
     make, floats = PARTLY_FLOAT[name]
     with pytest.warns(UserWarning, match="stay in float"):
-        quantized, values, found = quantized_like(make())
+        quantized, _, _ = quantized_like(make())
     assert [name.split("_")[0] for name in quantized.float_layers] == floats
+
+
+AROUND_FLOAT = {
+    **{text: lambda shape=shape, text=text: between(shape, text) for shape, text in texts(FLOAT)},
+    **{name: make for name, (make, _) in PARTLY_FLOAT.items()},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Of model")
+@pytest.mark.parametrize("name", AROUND_FLOAT)
+def test_files_around_float_answer_as_the_twin(name):
+    quantized, values, found = quantized_like(AROUND_FLOAT[name]())
     same(found, run_file(quantized, values)[1])
 
 
@@ -231,4 +237,7 @@ def test_keras_applications(name):
 
 
 def test_there_are_as_many_as_tfmot_has():
-    assert len(MODELS) + len(APPLICATIONS) + len(PARTLY_FLOAT) >= 159 - 9
+    """Each row is a test above, so that what is counted here is what passes there."""
+    integer, partly, refused = len(MODELS) + len(APPLICATIONS), len(AROUND_FLOAT), len(REFUSED)
+    print(f"{integer} wholly integer, {partly} partly float, {refused} refused, {integer + partly + refused} in all")
+    assert integer >= 159 - 9
