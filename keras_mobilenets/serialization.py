@@ -13,7 +13,7 @@ _MODULES = (
     *("applications.variants", "quantization.config"),
     *("quantization.deploy", "quantization.layers", "quantization.twin", "quantization.observers"),
     *("quantization.quantizers", "integer.layer", "integer.convolution", "integer.arithmetic"),
-    *("integer.tables", "integer.moving", "integer.windows", "tasks.crossentropy"),
+    *("integer.tables", "integer.moving", "integer.windows", "tasks.box_losses", "tasks.crossentropy"),
 )
 
 

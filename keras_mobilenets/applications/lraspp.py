@@ -62,8 +62,8 @@ def LRASPP(
     Example:
 
     >>> model = LRASPP("MobileNetV2", (64, 96, 3), classes=5, alpha=0.35, backbone_weights=None)
-    >>> model.output_shape
-    {'mask': (None, 64, 96, 5)}
+    >>> model.output["mask"].shape
+    (None, 64, 96, 5)
     """
     common.check_classes(classes, None, published=False)
     if output_stride not in (16, 32):

@@ -68,8 +68,8 @@ def SSDLite(
     Example:
 
     >>> model = SSDLite("MobileNetV2", (96, 96, 3), classes=3, alpha=0.35, backbone_weights=None)
-    >>> {name: shape[1:] for name, shape in model.output_shape.items()}
-    {'boxes': (312, 4), 'scores': (312, 3)}
+    >>> {name: output.shape for name, output in model.output.items()}
+    {'boxes': (None, 204, 4), 'scores': (None, 204, 3)}
     """
     head = {"classes": classes, "alpha": alpha, "background": background, "anchors": anchors, "separable": True}
     return _build("ssdlite", backbone, input_shape, head, weights, backbone_weights, name, options)
@@ -98,8 +98,8 @@ def SSD300(
     Example:
 
     >>> model = SSD300("MobileNet", (96, 96, 3), classes=3, alpha=0.25, backbone_weights=None)
-    >>> model.output_shape["boxes"]
-    (None, 312, 4)
+    >>> model.output["boxes"].shape
+    (None, 204, 4)
     """
     head = {"classes": classes, "alpha": alpha, "background": background, "anchors": anchors, "separable": False}
     return _build("ssd", backbone, input_shape, head, weights, backbone_weights, name, options)

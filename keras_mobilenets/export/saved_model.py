@@ -61,8 +61,8 @@ def export_saved_model(
 
     Example:
 
-    >>> layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 8), keras.layers.Flatten(), keras.layers.Softmax()]
-    >>> model = keras.Sequential(layers, name="cat_or_dog")
+    >>> layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(2, 8), keras.layers.Flatten()]
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Softmax()], name="cat_or_dog")
     >>> export_saved_model(model, "models/cat_or_dog/1", verbose=False).signatures
     {'serve': 'float32 ? x 8 x 8 x 3', 'serve_jpeg': 'string ?'}
     """

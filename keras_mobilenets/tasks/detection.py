@@ -43,7 +43,7 @@ class Detection:
     Example:
 
     >>> Detection(3, image_size=(96, 96)).anchors_of_image().shape
-    (312, 4)
+    (204, 4)
     """
 
     classes: int

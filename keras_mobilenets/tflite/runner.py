@@ -33,8 +33,8 @@ class TFLiteModel:
 
     Example:
 
-    >>> layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 8), keras.layers.Flatten(), keras.layers.Softmax()]
-    >>> model = keras.Sequential(layers, name="cat_or_dog")
+    >>> layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(2, 8), keras.layers.Flatten()]
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Softmax()], name="cat_or_dog")
     >>> _ = export_tflite(model, "model.tflite", verbose=False)
     >>> TFLiteModel("model.tflite").predict(np.zeros((5, 8, 8, 3), np.uint8)).shape
     (5, 2)
