@@ -21,7 +21,7 @@ from keras_mobilenets.quantization import FakeQuant, FreezeQuantization, calibra
 from keras_mobilenets.training import Checkpoint, distribute, fit
 
 FOLDER = Path(os.environ["KERAS_MOBILENETS_SESSION"])
-on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX: devices, and programs that are compiled")
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX")
 # Sums over parts of a batch are taken in another order, which rounding carries on for some steps.
 TOLERANCE = 1e-4
 
@@ -67,6 +67,7 @@ def test_quantized_and_trained():
         deployable(quantized)
 
 
+@on_jax
 def test_integer_file_answers():
     answers = integer_model(FOLDER / "model.tflite").predict(np.load(FOLDER / "images.npy"), verbose=0)
     np.save(FOLDER / "answers.npy", answers)

@@ -72,5 +72,7 @@ def test_trained_elsewhere_and_deployed_from_tensorflow(session):
 
 def test_the_integer_model_answers_as_the_file(session):
     folder, _ = session
+    if folder.name.startswith("torch"):
+        pytest.skip("torch has no variables of integers that could be trained, as Keras makes all")
     expected = TFLiteModel(folder / "model.tflite").predict(np.load(folder / "images.npy"), raw=True)
     np.testing.assert_array_equal(np.load(folder / "answers.npy"), expected)
