@@ -19,7 +19,7 @@ TEXT = "\n".join(NAMES)
         {"tulip": 1, "Gänseblümchen": 0},  # Keras' class_indices
         {1: "tulip", 0: "Gänseblümchen"},
         {"1": "tulip", "0": "Gänseblümchen"},  # from JSON
-        (name for name in NAMES),
+        pytest.param((name for name in NAMES), id="generator"),  # whose own text differs from process to process
         ["1 tulip", "0 Gänseblümchen"],
     ],
     ids=str,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -18,6 +18,21 @@ from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command
 from keras_mobilenets.cli.request import InputDtype, Quantize, Request, Target, check_builder
 from keras_mobilenets.utils import quiet, require, user_path
+
+if TYPE_CHECKING:
+    from keras_mobilenets.pixels import PixelScale
+
+    Pixels = PixelScale | None  # what the callback makes of the text
+else:
+    Pixels = Annotated[
+        str | None,
+        typer.Option(
+            metavar="BLACK,WHITE",
+            callback=checks.pixels,
+            show_default="what the model says",
+            help="What the model takes for pixels: 0,255, 0,1 or -1,1, or MEAN/STD, by channel, of pixels in [0, 255].",
+        ),
+    ]
 
 
 class _Commands(typer.core.TyperGroup):
@@ -53,15 +68,6 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures instead of leaving them out.")]
 KerasFile = Annotated[Path, typer.Argument(callback=checks.keras_file, help="A .keras file.")]
 ModelFile = Annotated[Path, typer.Argument(callback=checks.model_file, help="A .tflite or .keras file.")]
-Pixels = Annotated[
-    str | None,
-    typer.Option(
-        metavar="BLACK,WHITE",
-        callback=checks.pixels,
-        show_default="what the model says",
-        help="What the model takes for pixels: 0,255, 0,1 or -1,1, or MEAN/STD, by channel, of pixels in [0, 255].",
-    ),
-]
 
 BUILDER = "Options of a builder"
 

@@ -63,8 +63,8 @@ def quantize(
     else:
         images = take_images(pictures.train, CALIBRATION_IMAGES)
         quantized = post_training_quantize(given, images, input_range=scale.range)
-    known = {"labels": pictures.class_names, "normalization": (scale.mean, scale.std)}
-    export_tflite(quantized, output, verify=pictures.val, **known)
+    pixels_to_values = scale.mean, scale.std
+    export_tflite(quantized, output, verify=pictures.val, labels=pictures.class_names, normalization=pixels_to_values)
     if report:
         held_out = pictures.val.unbatch().take(REPORT_IMAGES).batch(batch_size)
         found = quantization_report(given, quantized, held_out)
