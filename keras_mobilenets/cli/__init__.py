@@ -1,7 +1,6 @@
 """`keras-mobilenets`: the whole way from pictures to an integer `.tflite` on the command line.
 
-This module holds the commands and checks what a user typed; TensorFlow and Keras are imported only when there is work
-for them, so that help and mistakes are answered at once.
+TensorFlow and Keras are imported only when there is work for them: help and mistakes are answered at once.
 """
 
 from __future__ import annotations
