@@ -163,9 +163,10 @@ def _frozen(model: keras.Model, signature: Signature) -> Any:
     import tensorflow as tf
 
     constants = [(variable, tf.constant(variable)) for variable in model.variables]
+    taken = keras.tree.flatten(model.inputs)  # float where pixels were cast to it: that is part of the input's scale
     specs = [
-        tf.TensorSpec((1, *one.shape), one.dtype, name=f"input_{number}")  # numbers: TensorFlow changes names
-        for number, one in enumerate(signature.inputs)
+        tf.TensorSpec((1, *one.shape), tensor.dtype, name=f"input_{number}")  # numbers: TensorFlow changes names
+        for number, (one, tensor) in enumerate(zip(signature.inputs, taken, strict=True))
     ]
 
     def serve(*inputs):
