@@ -12,7 +12,10 @@ from keras_mobilenets.applications import variants
 from keras_mobilenets.applications.common import strides_and_dilations
 
 SMALLEST = {"MobileNet": 0.25, "MobileNetV2": 0.35, "MobileNetV3Small": 0.25, "MobileNetV3Large": 0.25}
-builders = pytest.mark.parametrize("builder", variants.BUILDERS)
+SMALLEST |= {"MobileNetV4ConvSmall": 0.25}  # for all five, which have one `_build`
+builders = pytest.mark.parametrize("builder", SMALLEST)
+SCALING = ("MobileNetV3Small", "MobileNetV3Large", "MobileNetV4ConvSmall")
+"""Those that scale pixels themselves, and by default take images of any size."""
 
 
 def build(builder, input_shape=(64, 64, 3), **kwargs):
@@ -35,7 +38,7 @@ def test_rho_scales_the_default_size(builder):
 
 @builders
 def test_default_sizes_are_those_of_keras_applications(builder):
-    with_top = (None, None, None, 3) if "V3" in builder else (None, 224, 224, 3)
+    with_top = (None, None, None, 3) if builder in SCALING else (None, 224, 224, 3)
     assert build(builder, None).input_shape == with_top
     assert build(builder, None, include_top=False).input_shape == (None, None, None, 3)
 
@@ -44,7 +47,7 @@ def test_default_sizes_are_those_of_keras_applications(builder):
 @pytest.mark.parametrize("channels", [5])
 def test_any_number_of_channels(builder, channels):
     model, rgb = build(builder, (32, 48, channels)), base(builder)
-    stem = inline(model).get_layer(index=2 if "V3" in builder else 1)
+    stem = inline(model).get_layer(index=2 if builder in SCALING else 1)
     assert stem.kernel.shape[2] == channels
     assert model.count_params() - rgb.count_params() == 9 * (channels - 3) * stem.filters
 
@@ -226,6 +229,8 @@ def test_transfer_learning_on_a_nested_base(builder, rng):
     ids=str,
 )
 def test_bad_input_is_named(builder, arguments, message):
+    if "V4" in builder and arguments.get("weights") == "imagenet":
+        message = "`weights` must be None or a path: MobileNetV4 has no published weights"
     with pytest.raises(ValueError, match=message):
         build(builder, **arguments)
 
@@ -272,7 +277,7 @@ def test_channels_first_is_refused():
         ("MobilenetV3small", "Unknown model 'MobilenetV3small'. Did you mean MobileNetV3Small\\? Known: MobileNet, "),
         ("MobileNetV3", "Did you mean MobileNetV3Small or MobileNetV3Large\\?"),
         ("MobilNet_V2", "Did you mean MobileNetV2"),
-        ("ResNet50", "Unknown model 'ResNet50'. Known: MobileNet, MobileNetV2, MobileNetV3Small, MobileNetV3Large$"),
+        ("ResNet50", "Unknown model 'ResNet50'. Known: MobileNet, MobileNetV2, .*MobileNetV4HybridLarge$"),
         ("", "Unknown model ''. Known: "),
     ],
 )
@@ -283,7 +288,7 @@ def test_unknown_builder_names_the_near_ones(name, message):
 
 def test_variants():
     assert len({v.name for v in variants.VARIANTS}) == len(variants.VARIANTS) == 44
-    assert {v.builder for v in variants.VARIANTS} == set(variants.BUILDERS)
+    assert {v.builder for v in variants.VARIANTS} == {one for one in variants.BUILDERS if "V4" not in one}
     assert [v.size for v in variants.published("MobileNetV2", alpha=1.4)] == [224]
     assert [v.name for v in variants.published("MobileNetV3Large", minimalistic=True)] == [
         "mobilenet_v3_large_minimalistic_1.0_224"
