@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from export_models import images, tiny
 
-from keras_mobilenets import MobileNet, MobileNetV2
+from keras_mobilenets import SSD300, MobileNet, MobileNetV2, MobileNetV3Large, MobileNetV3Small
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.interop import from_tflite
+from keras_mobilenets.interop.from_tflite_steps import Step
+from keras_mobilenets.interop.from_tflite_weights import means_in_file
 from keras_mobilenets.layers import inline
-from keras_mobilenets.quantization import calibrate, is_quantized, quantize_model
+from keras_mobilenets.quantization import FakeQuant, calibrate, is_quantized, quantize_model
 from keras_mobilenets.quantization.bias_correction import channel_means
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
 from keras_mobilenets.tflite.edit.slim import pack
-from keras_mobilenets.tflite.file import unpack
+from keras_mobilenets.tflite.file import schema, unpack
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -94,8 +97,12 @@ def test_images_give_channels_the_means_of_the_file(exported):
     _, path = exported
     content, kernels = path.read_bytes(), ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     outputs = [one.outputs[0] for one in read_tflite(path).graph.operators if one.name in kernels]
-    module = importlib.import_module("keras_mobilenets.interop.from_tflite")
-    wanted = module._means_in_file(content, outputs, images(64))
+    grids = read_tflite(path).graph.tensors
+    steps = [Step("convolution", [], shape=(1,), tensor=grids[index]) for index in outputs]
+    pairs = [
+        (step, Step("convolution", [], names=[], layer=SimpleNamespace(name=str(n)))) for n, step in enumerate(steps)
+    ]
+    wanted = means_in_file(content, pairs, images(64)).values()
     errors = []
     for model in (from_tflite(path, images=images(64)), from_tflite(path)):
         # V2's last layer has its softmax inside: there are no means in front of it, and its bias stays.
@@ -126,18 +133,110 @@ def _norms(model):
 @pytest.mark.parametrize(
     ("model", "quantize", "reason"),
     [
-        ({}, None, "CONV_2D, is float32, not integer"),
-        ({"activation": "hard_swish"}, "int8", "is MUL, and they have none such"),
-        ({}, "int8", "its last block gives 1 channels, of the published widths it is"),
+        ({}, None, "CONV_2D, is float32, not int8 or uint8"),
+        ({}, "int8", "it has 3 depthwise convolutions, of those known MobileNet 13"),
     ],
 )
 def test_foreign_graphs_are_refused_with_reasons(model, quantize, reason, tmp_path):
     path = tmp_path / "m.tflite"
     export_tflite(tiny(**model), path, quantize=quantize, calibration=images(16), verbose=False)
-    with pytest.raises(
-        ValueError, match=f"m.tflite cannot become a MobileNet or MobileNetV2 of this package: .*{reason}"
-    ):
+    with pytest.raises(ValueError, match=f"m.tflite cannot become a model of this package: .*{reason}"):
         from_tflite(path)
+
+
+@pytest.mark.parametrize(
+    ("builder", "options", "target"),
+    [
+        (MobileNetV3Small, {"alpha": 0.25}, "xnnpack"),
+        (MobileNetV3Small, {"alpha": 0.25}, "npu"),
+        pytest.param(MobileNetV3Small, {"alpha": 0.35, "minimalistic": True}, "tflite-micro", marks=pytest.mark.slow),
+        pytest.param(MobileNetV3Large, {"alpha": 0.35}, "edgetpu", marks=pytest.mark.slow),
+        pytest.param(MobileNetV2, {"alpha": 0.75, "classifier_activation": None}, "npu", marks=pytest.mark.slow),
+        pytest.param(SSD300, {"alpha": 0.25, "backbone": "MobileNet"}, "xnnpack", marks=pytest.mark.slow),
+    ],
+)
+def test_files_of_every_family_and_target_come_back(builder, options, target, tmp_path):
+    """The weights that were exported: rounded, and with the factors of 6 undone that the file has in its kernels."""
+    keras.utils.set_random_seed(0)
+    detects, takes_pixels = builder is SSD300, "V3" in builder.__name__
+    options |= {"backbone_weights": None} if detects else {"weights": None, "momentum": 0.0}
+    model = builder(input_shape=(SIZE, SIZE, 3), classes=CLASSES, **options)
+    given = images(32) * 127.5 + 127.5 if takes_pixels else images(32)
+    model(given, training=True)
+    twin = quantize_model(model, target=target)
+    calibrate(twin, given)
+    export_tflite(twin, tmp_path / "m.tflite", verbose=False)
+    back = from_tflite(tmp_path / "m.tflite")
+    assert back.name == model.name and back.count_params() == model.count_params()
+    for (kernel, bias), (found, found_bias) in zip(folded(model), folded(back), strict=True):
+        step = np.abs(kernel).max(0) / 127
+        assert (np.abs(kernel - found) <= 0.501 * step + 1e-6).all()
+        assert (np.abs(bias - found_bias) <= step * 0.5 + 1e-4).all()
+    again = from_tflite(tmp_path / "m.tflite", quantized=True)
+    ranges = [
+        [layer.range for layer in one.layers if isinstance(layer, FakeQuant) and layer.fixed_range is None]
+        for one in (twin, again)
+    ]
+    trained, found = np.array(ranges)  # to a step: a file's grid holds 0, and moves the range for it
+    assert (np.abs(trained - found).max(1) <= 1.01 * np.ptp(trained, 1) / 255).all()
+
+
+def edited(path, change) -> bytes:
+    """The file with its operators changed."""
+    model = unpack(path.read_bytes())
+    change(model, model.subgraphs[0])
+    return pack(model)
+
+
+def unfuse_clamps(model, graph):
+    """The range of the result implies every ReLU6."""
+    for operator in graph.operators:
+        if hasattr(operator.builtinOptions, "fusedActivationFunction"):
+            operator.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
+
+
+def squeeze(model, graph):
+    """A SQUEEZE where the RESHAPE was."""
+    builtin = schema.BuiltinOperator
+    code = next(one for one in model.operatorCodes if one.builtinCode == builtin.RESHAPE)
+    code.builtinCode = code.deprecatedBuiltinCode = builtin.SQUEEZE
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex] is code:
+            operator.inputs = operator.inputs[:1]
+            operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.SqueezeOptions, None
+
+
+def pad_apart(model, graph):
+    """A PAD in front of the second depthwise convolution, which is "valid" then: 2x2 pixels at strides 2."""
+    tensors = graph.tensors
+    operator = next(
+        one
+        for one in graph.operators
+        if type(one.builtinOptions).__name__ == "DepthwiseConv2DOptionsT" and one.builtinOptions.strideH == 2
+    )
+    source = tensors[operator.inputs[0]]
+    model.buffers.append(schema.BufferT(np.array([0, 0, 0, 1, 0, 1, 0, 0], np.int32).view(np.uint8)))
+    tensors.append(schema.TensorT(np.array([4, 2], np.int32), schema.TensorType.INT32, len(model.buffers) - 1))
+    batch, height, width, channels = source.shape
+    shape = np.array([batch, height + 1, width + 1, channels], np.int32)
+    tensors.append(schema.TensorT(shape, source.type, 0, quantization=source.quantization))
+    number = schema.BuiltinOperator.PAD
+    model.operatorCodes.append(schema.OperatorCodeT(number, None, 2, number))
+    last = len(tensors) - 1
+    pads = np.array([operator.inputs[0], last - 1], np.int32)
+    pad = schema.OperatorT(len(model.operatorCodes) - 1, pads, np.array([last], np.int32))
+    graph.operators.insert(graph.operators.index(operator), pad)
+    operator.inputs = np.array([last, *operator.inputs[1:]], np.int32)
+    operator.builtinOptions.padding = schema.Padding.VALID
+
+
+@pytest.mark.parametrize("change", [unfuse_clamps, squeeze, pad_apart])
+def test_other_converters_habits_change_nothing(exported, change):
+    _, path = exported
+    expected, found = from_tflite(path), from_tflite(edited(path, change))
+    assert found.name == expected.name
+    for one, other in zip(expected.get_weights(), found.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_other_strides_and_another_order_are_refused(exported):
@@ -165,6 +264,7 @@ def test_other_strides_and_another_order_are_refused(exported):
         ("mobilenet_v1_0.5_160_quant", 0.96),
         ("mobilenet_v2_1.0_224_quant", 0.97),
         ("tf2_mobilenet_v2_1.0_224_ptq", 0.96),
+        ("mobilenet_v1_0.75_224_quant", 0.93),
     ],
 )
 def test_published_files(testdata, name, agreement):
