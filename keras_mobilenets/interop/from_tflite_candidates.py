@@ -72,9 +72,9 @@ def matching_model(steps: list[Step], shape: tuple[int, ...]) -> tuple[keras.Mod
         Foreign: there is none; says where the nearest one differs first.
     """
     best: Match | None = None
-    for build in _candidates(steps, shape):
+    for builder, options in _candidates(steps):
         try:
-            model = build()
+            model = _build(builder, steps, shape, options)
         except ValueError as reason:
             raise Foreign(str(reason)) from None
         expected = steps_of_model(model)
@@ -91,7 +91,8 @@ def matching_model(steps: list[Step], shape: tuple[int, ...]) -> tuple[keras.Mod
     raise Foreign(best.difference if best else "it is none of them")
 
 
-def _candidates(steps: list[Step], shape: tuple[int, ...]) -> Iterator[Callable[[], keras.Model]]:
+def _candidates(steps: list[Step]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Builders, and their options."""
     depthwise = [step for step in steps if step.kind == "depthwise"]
     trunk = next((one for one in TRUNKS if one.depthwise == len(depthwise)), None)
     if trunk is None:
@@ -108,7 +109,7 @@ def _candidates(steps: list[Step], shape: tuple[int, ...]) -> Iterator[Callable[
         swishes = any(step.kind == "hard_swish" for step in steps)
         options |= {"minimalistic": not swishes, "include_preprocessing": False}
     for alpha in alphas:
-        yield lambda alpha=alpha: _build(trunk.builder, steps, shape, {"alpha": alpha, **options})
+        yield trunk.builder, {"alpha": alpha, **options}
 
 
 def _reads(step: Step, wanted: Step) -> bool:
@@ -125,7 +126,7 @@ def _build(builder: str, steps: list[Step], shape: tuple[int, ...], options: dic
     if "concatenation" in ends and ends & {"sigmoid", "softmax"}:
         slots = next(step for step in steps if step.kind in ("sigmoid", "softmax")).tensor.shape[-1]
         background = "softmax" in ends
-        head = {"classes": slots - background, "background": background, "backbone_weights": None}
+        head: dict[str, Any] = {"classes": slots - background, "background": background, "backbone_weights": None}
         return applications.SSD300(builder, shape, **head, **options)
     activation = next((kind for kind in ("softmax", "sigmoid") if kind in ends), None)
     classes = kernels(steps)[-1].shape[-1]
@@ -149,7 +150,7 @@ def steps_of_model(model: keras.Model) -> list[Step]:
     steps: list[Step] = []
     value: dict[Node, Step | None] = {}
     for node in lower(Graph.of(inline(model))).nodes:
-        source = None if node.is_input else value[node.inputs[0]]
+        source: Any = None if node.is_input else value[node.inputs[0]]
         layer = node.layer
         if node.is_input:
             value[node] = None
@@ -176,7 +177,7 @@ def steps_of_model(model: keras.Model) -> list[Step]:
 def _kernel_step(node: Node, source: Step | None) -> Step:
     layer = node.layer
     kind = "depthwise" if isinstance(layer, keras.layers.DepthwiseConv2D) else "convolution"
-    shape, window = without_ones(tuple(layer.kernel.shape)), {}
+    shape, window = without_ones(tuple(layer.kernel.shape)), dict[str, Any]()
     if len(shape) > 2:
         strides, dilation = tuple(layer.strides), tuple(layer.dilation_rate)
         sizes = node.inputs[0].tensor.shape[1:3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ class _Reader:
         if dtype not in ("int8", "uint8"):
             raise Foreign(f"the kernel of operation {operator.index}, {operator.name}, is {dtype}, not int8 or uint8")
         kind = "depthwise" if operator.name == "DEPTHWISE_CONV_2D" else "convolution"
-        shape, window = without_ones(kernel_of(self.graph, operator).shape), {}
+        shape, window = without_ones(kernel_of(self.graph, operator).shape), dict[str, Any]()
         options = operator.options
         strides, dilation = (
             (options.get(f"{name}_h{end}", 1), options.get(f"{name}_w{end}", 1))
@@ -170,7 +171,7 @@ class _Reader:
         shape, result = self.graph.operand(operator, 0).shape, self.graph.results(operator)[0]
         height, width = shape[1:3] if len(shape) == 4 else (0, 0)
         if operator.name == "MEAN":
-            axes = sorted(int(axis) % 4 for axis in np.ravel(self.graph.operand(operator, 1).data))
+            axes = sorted(int(axis) % 4 for axis in np.ravel(np.asarray(self.graph.operand(operator, 1).data)))
             whole = axes == [1, 2] and len(shape) == 4
         else:
             windows = operator.options.get("filter_height"), operator.options.get("filter_width")
@@ -239,12 +240,16 @@ def _solve_factors(steps: list[Step]) -> None:
     factors: dict[Step | None, float] = {}
     for step in steps:
         given = [factors.get(root(source), 1.0) for source in step.sources]
-        offered = {"hard_sigmoid": 2 * THREE, "product": np.prod(given), "scale": step.constant * given[0]}
-        offered["hard_swish"] = np.prod(given) if len(given) > 1 else 1.0
+        offered: dict[str, float] = {
+            "hard_sigmoid": 2 * THREE,
+            "product": float(np.prod(given)),
+            "scale": step.constant * given[0],
+        }
+        offered["hard_swish"] = float(np.prod(given)) if len(given) > 1 else 1.0
         if step.kind in TRUE_SIZE and len(given) == 1 and abs(given[0] - 1) > 0.01:
             raise Foreign(f"operation {step.operator.index} reads a value that is {given[0]:g} times too large")
         if step.kind in offered:
-            factor = factors.setdefault(root(step), float(offered[step.kind]))
+            factor = factors.setdefault(root(step), offered[step.kind])
             if abs(factor / offered[step.kind] - 1) > 0.01:
                 raise Foreign(f"operation {step.operator.index} is computed {offered[step.kind]:g} times too large")
     for step in steps:

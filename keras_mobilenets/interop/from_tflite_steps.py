@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.tflite.file import Operator, Tensor
-
 KERNELS = ("convolution", "depthwise")
 INVISIBLE = ("scale",)  # a constant factor changes what a value is measured in, not which value it is
 SIX = 6.0
@@ -36,7 +34,7 @@ class Step:
         shape: of the kernel in Keras' order, without leading sizes of 1.
         strides, dilation, padding: of a kernel of more than one pixel; padding is (top, bottom, left, right).
         activation: "NONE", "RELU" or "RELU6", as it is written down.
-        operator, tensor: of the file: what does it, and what holds the result.
+        operator, tensor: of the file: what does it, and what holds the result; None in a Keras model.
         constant: what is added or multiplied.
         offset: what the file's bias has too much.
         factor: how many times larger than in Keras the file computes the result.
@@ -50,8 +48,8 @@ class Step:
     dilation: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
     activation: str = "NONE"
-    operator: Operator | None = field(default=None, repr=False)
-    tensor: Tensor | None = field(default=None, repr=False)
+    operator: Any = field(default=None, repr=False)
+    tensor: Any = field(default=None, repr=False)
     constant: float = 0.0
     offset: float = 0.0
     factor: float = 1.0
@@ -107,7 +105,9 @@ def behind_scales(step: Step | None) -> Step | None:
     return step
 
 
-def same_padding(sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]):
+def same_padding(
+    sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
     """(top, bottom, left, right) of padding="same"."""
     ends: list[int] = []
     for size, width, stride, rate in zip(sizes, kernel, strides, dilation, strict=True):
