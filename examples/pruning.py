@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tensorflow_model_optimization.sparsity import keras as sparsity
 
-from keras_mobilenets import data, export, inline, quantize_model
-from keras_mobilenets.interop import from_tf_keras, to_tf_keras
+from keras_mobilenets import data, export_tflite, inline, interop, quantize_model, tflite
 from keras_mobilenets.quantization import KeepZeros
 from keras_mobilenets.training import build_classifier, fit
 
@@ -24,7 +23,7 @@ options, stages = parser.parse_args(), []
 
 def show(stage, model, file=None):
     """Prints how good and how small the model is, or the file."""
-    scores = export.TFLiteModel(file).predict(pixels) if file else model.predict_on_batch(pixels)
+    scores = tflite.TFLiteModel(file).predict(pixels) if file else model.predict_on_batch(pixels)
     kernels = np.concatenate([weight.numpy().ravel() for weight in inline(model).weights if weight.name == "kernel"])
     content = Path(file).read_bytes() if file else b"".join(weight.tobytes() for weight in model.get_weights())
     accuracy, zeros, size = np.mean(scores.argmax(-1) == labels), np.mean(kernels == 0), len(zlib.compress(content))
@@ -38,14 +37,14 @@ model = build_classifier("MobileNet", classes=10, image_size=32, alpha=0.25, ste
 fit(model, digits, epochs=options.epochs)
 show("float", model)
 schedule = sparsity.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=60, frequency=10)
-twin = sparsity.prune_low_magnitude(to_tf_keras(model), schedule)
+twin = sparsity.prune_low_magnitude(interop.to_tf_keras(model), schedule)
 twin.compile("adam", "sparse_categorical_crossentropy")
 twin.fit(digits.train, epochs=4, verbose=0, callbacks=[sparsity.UpdatePruningStep()])
-from_tf_keras(twin, model)
+interop.from_tf_keras(twin, model)
 show("pruned", model)
 quantized = quantize_model(model)
 fit(quantized, digits, epochs=2, learning_rate=1e-4, callbacks=[KeepZeros()])
-export.export_tflite(quantized, "digits.tflite", verify=digits.val, verbose=False)
+export_tflite(quantized, "digits.tflite", verify=digits.val, verbose=False)
 show("int8", quantized, "digits.tflite")
 
 axes = Figure(figsize=(7, 4.5), layout="constrained").subplots()

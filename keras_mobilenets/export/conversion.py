@@ -163,10 +163,11 @@ def _frozen(model: keras.Model, signature: Signature) -> Any:
     import tensorflow as tf
 
     constants = [(variable, tf.constant(variable)) for variable in model.variables]
-    taken = keras.tree.flatten(model.inputs)  # float where pixels were cast to it: that is part of the input's scale
+    # Float where pixels were cast to it: that is part of the input's scale. A subclassed model knows no inputs.
+    taken = keras.tree.flatten(getattr(model, "inputs", None) or signature.inputs)
     specs = [
-        tf.TensorSpec((1, *one.shape), tensor.dtype, name=f"input_{number}")  # numbers: TensorFlow changes names
-        for number, (one, tensor) in enumerate(zip(signature.inputs, taken, strict=True))
+        tf.TensorSpec((1, *one.shape), given.dtype, name=f"input_{number}")  # numbers: TensorFlow changes names
+        for number, (one, given) in enumerate(zip(signature.inputs, taken, strict=True))
     ]
 
     def serve(*inputs):

@@ -199,7 +199,7 @@ class IntegerEntry(IntegerOperation):
         lowest, highest = self.output_quantization.limits
         step = np.float32(self.output_quantization.scale)
         return {
-            "low": np.float32(self.low),
+            "low": np.float32(lowest * step if self.low is None else self.low),
             "step": step,
             "lowest": np.float32(lowest),
             "span": np.float32(highest - lowest),

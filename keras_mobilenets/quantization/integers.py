@@ -211,8 +211,6 @@ class IntegerDeployment(Deployment):
         if name == "CONCATENATION" and len({(one.scales[0], one.zero_points[0]) for one in sources}) > 1:
             raise NotInteger(f"{layer.name} joins different grids")
         waiting = Value(shape, None, name, [*sources, *constants], options, [np.asarray(one) for one in weights])
-        if name in ("SPLIT",):
-            raise NotInteger(f"{layer.name} has several outputs")
         if not keeps_grid:
             return waiting
         return self.finish(waiting, (self.steps[sources[0].index], int(sources[0].zero_points[0])))
@@ -236,4 +234,6 @@ def half_away(values: Any) -> Any:
 
 
 def _shape(node: Node) -> tuple[int, ...]:
+    if not isinstance(node.tensor, keras.KerasTensor):
+        raise NotInteger(f"{node.name} has several outputs")
     return (1, *node.tensor.shape[1:])

@@ -141,7 +141,7 @@ class LeastError(MovingAverage):
 
     Example:
 
-    >>> values = np.append(np.linspace(0.0, 1.0, 100_000), 3.0).astype("float32")
+    >>> values = np.append(np.linspace(0.0, 1.0, 1_000_000), 3.0).astype("float32")
     >>> bool(LeastError().measure(values)[1] < 1.5)
     True
     """
