@@ -286,6 +286,7 @@ def test_any_layer_of_keras_can_be_profiled(shape, apply):
     assert profile(model).parameters == model.count_params()
 
 
+@pytest.mark.needs("pandas")
 def test_table_dictionary_frame_and_picture_hold_the_totals(tmp_path):
     import pandas
 
