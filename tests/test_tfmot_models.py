@@ -237,7 +237,7 @@ def test_keras_applications(name):
 
 
 def test_there_are_as_many_as_tfmot_has():
-    """Each row is a test above, so that what is counted here is what passes there."""
+    """Rows, not passes: whether a row answers alike is its own test above, its file's a slow one."""
     integer, partly, refused = len(MODELS) + len(APPLICATIONS), len(AROUND_FLOAT), len(REFUSED)
     print(f"{integer} wholly integer, {partly} partly float, {refused} refused, {integer + partly + refused} in all")
     assert integer >= 159 - 9
