@@ -119,6 +119,17 @@ def value_range(low: float, high: float, *, overshoot: float = 0.0) -> tuple[flo
     return None
 
 
+@contextlib.contextmanager
+def opened_picture(source: str | os.PathLike[str] | bytes) -> Iterator[ImageFile.ImageFile]:
+    """A picture as its file has it, as Pillow opens it.
+
+    Raises:
+        BrokenImage: whatever goes wrong with it inside of the `with`.
+    """
+    with _named_errors(source), _opened(source) as image:
+        yield image
+
+
 def printable(path: str | bytes | os.PathLike[str]) -> str:
     """A file's name in one line of plain text: bytes that are no UTF-8 and line breaks are written as escapes."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in os.fsdecode(path))

@@ -6,10 +6,11 @@ from typing import Any
 
 from keras_mobilenets.tasks.classification import Classification
 from keras_mobilenets.tasks.detection import Detection
+from keras_mobilenets.tasks.segmentation import Segmentation
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection, Segmentation)}
 """What `--task` takes."""
 
 PASSED_OVER = ("FakeQuant", "InputQuant", "Dropout", "Flatten", "Reshape", "Identity")  # the same scores, moved
