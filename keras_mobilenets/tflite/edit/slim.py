@@ -103,8 +103,7 @@ def slim(
     entries = dict(metadata or {})
     if origin:
         entries[ORIGIN] = _origin(model.subgraphs[0], origin)
-    if len(model.subgraphs) == 1:
-        _sign(model, input_names, output_names)
+    _sign(model, input_names, output_names)
     for name, entry in entries.items():
         _add_metadata(model, name, entry)
     _share_buffers(model)
