@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_mobilenets.utils import user_path
 
-# "0 daisy", "0: daisy", "0,daisy", "0. daisy", "0 - daisy", "0=daisy"; and "daisy: 0", "daisy,0", where "class 0" is a name.
+# "0 daisy", "0: daisy", "0,daisy", "0. daisy", "0 - daisy", "0=daisy"; and "daisy: 0", "daisy,0". "class 0" is a name.
 _NUMBERED = re.compile(r"(?P<index>\d+)(?:\s*[:,;=.)|-]\s*|\s+)(?P<name>\S.*)")
 _NUMBER_BEHIND = re.compile(r"(?P<name>\S.*?)(?:\s*[:,;=|]\s*|\t+)(?P<index>\d+)")
 _MARKS = {
