@@ -31,6 +31,11 @@ class Photos:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def targets(self) -> np.ndarray:
+        """What is to be answered about each."""
+        return self.labels
+
     def take(self, indices: np.ndarray) -> Photos:
         """The chosen files, in the order of `indices`."""
         return Photos(tuple(self.paths[i] for i in indices), self.labels[indices], self.plain[indices])
