@@ -108,9 +108,14 @@ def command_line() -> str:
     from keras_mobilenets.cli import app
 
     app.rich_markup_mode = None  # plain text
-    names = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    names = [
+        [name, *inner]
+        for name, one in commands.items()
+        for inner in ([], *([sub] for sub in getattr(one, "commands", ())))
+    ]
     run = typer.testing.CliRunner().invoke
-    helps = {name: run(app, [name, "--help"], prog_name="keras-mobilenets").stdout.strip() for name in names}
+    helps = {" ".join(name): run(app, [*name, "--help"], prog_name="keras-mobilenets").stdout.strip() for name in names}
     sections = (f"## {name}\n\n```\n{text}\n```" for name, text in helps.items())
     return "\n\n".join(["# keras-mobilenets", app.info.help or "", *sections])
 

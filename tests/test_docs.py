@@ -60,9 +60,13 @@ def test_code_runs(page, names):
 def parse(name, arguments):
     """Refuses unknown options, values of a wrong kind, missing and superfluous arguments; looks for no file."""
     command = typer.main.get_command(app).commands[name]
+    arguments = list(arguments)
+    while hasattr(command, "commands"):
+        name = arguments.pop(0)
+        command = command.commands[name]
     for parameter in command.params:
         parameter.callback = None
-    command.make_context(name, list(arguments))
+    command.make_context(name, arguments)
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS)

@@ -9,9 +9,9 @@ from typing import Any
 import typer
 
 from keras_mobilenets.applications.variants import check_builder
-from keras_mobilenets.loaders import LOADERS
 
 MODEL_SUFFIXES = (".tflite", ".keras")
+TRAINED_TASKS = ("classification",)  # of `keras_mobilenets.tasks.TASKS` those that `train` finds data for
 
 
 def model(value: str) -> str:
@@ -23,9 +23,9 @@ def model(value: str) -> str:
 
 
 def task(value: str) -> str:
-    """The name of a task."""
-    if value not in LOADERS:
-        raise typer.BadParameter(f"must be one of {', '.join(LOADERS)}")
+    """The name of a task whose data can be loaded."""
+    if value not in TRAINED_TASKS:
+        raise typer.BadParameter(f"must be one of {', '.join(TRAINED_TASKS)}")
     return value
 
 
@@ -36,24 +36,27 @@ def alpha(value: float | None) -> float | None:
     return value
 
 
-def data(context: typer.Context, value: str | None) -> str | None:
-    """A folder or the name of a data set: of `--task`, of which the bundled one is the default, else of any task."""
-    known = context.params.get("task")
+def data(value: str | None) -> str | None:
+    """A folder of classes, or the name of a data set."""
     if value is None:
-        return LOADERS[known].bundled if known else None
+        return None
+    from keras_mobilenets.data.layout import find_layout
     from keras_mobilenets.data.names import is_folder
 
     try:
-        LOADERS[known].check(value) if known else is_folder(value)
+        if is_folder(value):
+            find_layout(value)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     return value
 
 
-def augment(context: typer.Context, value: list[str]) -> list[str]:
-    """Names of augmentations of `--task`."""
+def augment(value: list[str]) -> list[str]:
+    """Names of augmentations."""
+    from keras_mobilenets.data.names import augmentations
+
     try:
-        return LOADERS[context.params["task"]].augmented(value)
+        return list(augmentations(value))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -123,6 +126,13 @@ def pixels(value: str | None) -> Any:
             "must be BLACK,WHITE such as 0,1, or MEAN/STD by channel of pixels in [0, 255], such as "
             f"124,116,104/58,57,57, not {value!r}"
         ) from None
+
+
+def deployed_file(value: Path) -> Path:
+    """A .tflite file that is there."""
+    if value.suffix != ".tflite":
+        raise typer.BadParameter(f"must end in .tflite, not {value.name}")
+    return model_file(value)
 
 
 def tflite_path(value: Path | None) -> Path | None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from keras_mobilenets.tasks.boxes import Anchors, Suppression, decode, overlap, ssd_anchors
-from keras_mobilenets.tasks.task import Answers, Curve, Spec, class_name, named
+from keras_mobilenets.tasks.classification import class_name
+from keras_mobilenets.tasks.task import Answers, Spec, named
 
 SURE = 0.3
 """Score from which a box counts where boxes are counted, drawn or described."""
 SAME = 0.5
 """Intersection over union from which two boxes are the same."""
 TRUE_COLOR, FOUND_COLOR = "#2e9e4f", "#d9482b"
-LINE = 0.008
-"""Width of a drawn line, as a share of the picture's short side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +56,14 @@ class Detection:
     outputs: tuple[str, ...] = ("boxes", "scores")
     name = "detection"
     headline = "mAP"
-    found = "boxes"
-    crops = False
-    trunk: ClassVar[Mapping[str, Any]] = {"stem_stride": 4}
-    recipes = ("detection", "detection-finetune")
 
     def __post_init__(self) -> None:
         if self.classes < 1:
             raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
 
     @classmethod
-    def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Detection:
-        return cls(len(data.class_names), image_size=data.image_size, alpha=alpha)
+    def of(cls, data: Any, recipe: Any) -> Detection:
+        return cls(len(data.class_names), image_size=data.image_size)
 
     @property
     def targets(self) -> Mapping[str, Spec]:
@@ -152,23 +147,17 @@ class Detection:
         true, found = _real(truth), _sure(answer)
         return f"{len(true['labels'])} there, {len(found['labels'])} found"
 
-    def show(self, image: np.ndarray, answer: Any = None, truth: Any = None) -> np.ndarray:
+    def show(self, image: np.ndarray, answer: Any, truth: Any = None) -> np.ndarray:
         """The image with true boxes in green and found ones in red."""
         from PIL import Image, ImageDraw
 
         picture = Image.fromarray(np.asarray(image, np.uint8))
         draw, scale = ImageDraw.Draw(picture), np.tile(np.array(image.shape[1::-1], float), 2)
-        line = max(round(min(picture.size) * LINE), 1)
         drawn = [] if truth is None else [(_real(truth)["boxes"], TRUE_COLOR)]
-        drawn += [] if answer is None else [(_sure(answer)["boxes"], FOUND_COLOR)]
-        for boxes, color in drawn:
+        for boxes, color in [*drawn, (_sure(answer)["boxes"], FOUND_COLOR)]:
             for top, left, bottom, right in np.asarray(boxes):
-                draw.rectangle((np.array([left, top, right, bottom]) * scale).tolist(), outline=color, width=line)
+                draw.rectangle((np.array([left, top, right, bottom]) * scale).tolist(), outline=color, width=2)
         return np.asarray(picture)
-
-    def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
-        """Precision over recall, of each class with the lowest and the highest average precision, and of their mean."""
-        return []
 
     def _f1(self, one: Any, other: Any) -> float:
         """2 * shared / (both), each box of the one with the box of its class in the other that it covers best."""

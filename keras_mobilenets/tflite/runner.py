@@ -42,7 +42,7 @@ class TFLiteModel:
 
     def __init__(self, source: Source, *, threads: int = 1, delegate: bool = True):
         self.file = read_tflite(source)  # first: the runtime trusts a file's offsets, and a damaged one crashes it
-        self._inputs, self._outputs = (_named_tensors(self.file, side) for side in ("inputs", "outputs"))
+        self._inputs, self._outputs = (named_tensors(self.file, side) for side in ("inputs", "outputs"))
         self._scales = dict(zip(self._inputs, (one.scale for one in self.file.inputs), strict=False))
         self._interpreter = make_interpreter(self.file.content, self.file.source, threads=threads, delegate=delegate)
         self._size = 0  # of the batch that the interpreter is ready for
@@ -149,7 +149,7 @@ class TFLiteModel:
         return outputs
 
 
-def _named_tensors(file: TFLiteFile, side: str) -> dict[str, Tensor]:
+def named_tensors(file: TFLiteFile, side: str) -> dict[str, Tensor]:
     """The inputs or outputs in the graph's order, by their names in the signature."""
     graph, signature = file.graph, next(iter(file.signatures.values()), {})
     names = {index: name for name, index in signature.get(side, {}).items()}

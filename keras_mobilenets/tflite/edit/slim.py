@@ -103,7 +103,8 @@ def slim(
     entries = dict(metadata or {})
     if origin:
         entries[ORIGIN] = _origin(model.subgraphs[0], origin)
-    _sign(model, input_names, output_names)
+    if len(model.subgraphs) == 1:
+        _sign(model, input_names, output_names)
     for name, entry in entries.items():
         _add_metadata(model, name, entry)
     _share_buffers(model)

@@ -1,0 +1,92 @@
+"""The page of `keras-mobilenets app web` in real headless Chromium: the answers of the runtime in Python.
+
+`bash tests/environments/run browser` makes the environment, and runs this; it needs Chromium and npm.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import other_python
+from typer.testing import CliRunner
+
+from keras_mobilenets import MobileNet
+from keras_mobilenets.cli import app
+from keras_mobilenets.data import read_image
+from keras_mobilenets.export import export_tflite
+from keras_mobilenets.tflite import TFLiteModel
+
+PROGRAM = Path(__file__).parent / "browser_program.py"
+SHAPES = [("RGB", (311, 253)), ("L", (60, 41)), ("RGBA", (500, 700)), ("RGB", (224, 224)), ("RGB", (97, 640))]
+
+
+def in_browser(page, **request):
+    command = [other_python("browser"), str(PROGRAM), json.dumps({"page": str(page), **request})]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def write_page(model, folder):
+    other_python("browser")
+    result = CliRunner().invoke(app, ["app", "web", str(model), str(folder)])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def photographs(testdata):
+    return sorted((testdata / "data" / "imagenet_sample").glob("*.jpg"))[::10]
+
+
+def float_file(testdata, folder):
+    model = MobileNet((128, 128, 3), alpha=0.25, weights=str(testdata / "weights" / "mobilenet_2_5_128_tf.h5"))
+    labels = (testdata / "published" / "imagenet_labels_1001.txt").read_text().splitlines()[1:]
+    export_tflite(model, folder / "float.tflite", labels=labels, verbose=False)
+    return folder / "float.tflite"
+
+
+def published(testdata, folder):
+    return testdata / "published" / "mobilenet_v2_1.0_224_quant.tflite"
+
+
+# In float, WebAssembly's fused multiply-adds round otherwise than this machine's: a millionth of a probability.
+@pytest.mark.parametrize(("file", "tolerance"), [(published, 0), (float_file, 1e-4)])
+def test_answers_are_those_of_the_runtime_in_python(testdata, tmp_path, file, tolerance):
+    path = file(testdata, tmp_path)
+    page, model, pictures = write_page(path, tmp_path / "page"), TFLiteModel(path), photographs(testdata)
+    assert len(pictures) == 50
+    seen = in_browser(page, pictures=[*map(str, pictures)], camera=True)
+    for picture, answer in zip(pictures, seen["answers"], strict=True):
+        scores = model.predict(read_image(picture, model.input_shape[:2])[None])[0]
+        assert answer["names"][0] == model.labels[int(scores.argmax())], picture
+        np.testing.assert_allclose(answer["scores"], np.sort(scores)[::-1][:5], atol=tolerance)
+    assert seen["keyboard"][:2] == ["choose", "camera"]
+    assert seen["phone"][0] <= seen["phone"][1]  # nothing to scroll sideways for
+    assert len(seen["camera"]["on"]["names"]) == 5 and seen["camera"]["on"]["live"] == "off"
+    assert seen["camera"]["pressed"] == "false"
+    assert seen["offline"]["names"] == seen["answers"][0]["names"]
+    assert "web server" in seen["as_file"]
+    assert (seen["errors"], seen["foreign"]) == ([], [])
+
+
+def test_pixels_are_those_of_read_image_to_the_bit(testdata, tmp_path):
+    page = write_page(published(testdata, tmp_path), tmp_path / "page")
+    random = np.random.default_rng(0)
+    for index, (mode, size) in enumerate(SHAPES):
+        image = Image.fromarray(random.integers(0, 256, (*size[::-1], 3), np.uint8)).convert(mode)
+        if mode == "RGBA":
+            image.putalpha(Image.fromarray((random.random(size[::-1]) > 0.5).astype(np.uint8) * 255))
+        image.save(page / f"{index}.png")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    seen = in_browser(
+        page, pictures=[str(page / "0.png"), str(broken)], pixels=[f"{i}.png" for i in range(len(SHAPES))]
+    )
+    for index, pixels in enumerate(seen["pixels"]):
+        np.testing.assert_array_equal(pixels, read_image(page / f"{index}.png", 224).ravel(), str(SHAPES[index]))
+    assert seen["answers"][1]["bad"] and "not a picture" in seen["answers"][1]["status"]
