@@ -12,6 +12,7 @@ from . import tflite as tflite
 from . import training as training
 from .applications import LRASPP as LRASPP
 from .applications import SSD300 as SSD300
+from .applications import DeepLabV3 as DeepLabV3
 from .applications import MobileNet as MobileNet
 from .applications import MobileNetV2 as MobileNetV2
 from .applications import MobileNetV3Large as MobileNetV3Large

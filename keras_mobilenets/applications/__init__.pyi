@@ -3,6 +3,7 @@ from . import mobilenet_v2 as mobilenet_v2
 from . import mobilenet_v3 as mobilenet_v3
 from . import mobilenet_v4 as mobilenet_v4
 from . import variants as variants
+from .deeplab import DeepLabV3 as DeepLabV3
 from .features import endpoints as endpoints
 from .lraspp import LRASPP as LRASPP
 from .mobilenet import MobileNet as MobileNet

@@ -12,6 +12,8 @@ from keras_mobilenets.layers import inline
 
 # Where the convolutional part of each network ends; what comes behind is a top or somebody's head.
 _LAST_LAYERS = frozenset(name for family in FAMILIES.values() for name in family.last)
+NECK = "conv_1"
+"""The 1x1 convolution behind the last block, in capitals or not."""
 
 
 def endpoints(model: keras.Model, *, layers: Sequence[str] = ()) -> dict[str, keras.KerasTensor]:
@@ -20,7 +22,9 @@ def endpoints(model: keras.Model, *, layers: Sequence[str] = ()) -> dict[str, ke
     For each ratio N of input to output size there is
 
     - `stride_N`: the last map of that size that a block gives out; for the largest N the network's last one;
-    - `stride_N_expansion`: the last expanded map of that size, inside a block, where the family expands (V2, V3).
+    - `stride_N_expansion`: the last expanded map of that size, inside a block, where the family expands (V2, V3);
+    - `stride_N_block`, for the largest N: what the last block gives out, where a convolution behind it widens it (V2,
+      V3, V4).
 
     The last expansion at a stride mostly belongs to the block that leaves it: `stride_16_expansion` is what SSDLite
     takes, the expansion of V2's `block_13`, of V3-Large's 13th and of V3-Small's 9th bottleneck.
@@ -71,12 +75,15 @@ def _calls(flat: keras.Model) -> dict[str, tuple[keras.layers.Layer, Any, Any]]:
 def _maps(calls: dict[str, tuple[keras.layers.Layer, Any, Any]]) -> dict[str, keras.KerasTensor]:
     """Walks the convolutions that look around themselves: the stem, and the depthwise one of each block."""
     maps: dict[str, keras.KerasTensor] = {}
-    stride, behind_stem = 1, False
+    stride, behind_stem, neck = 1, False, None
     for name, (layer, inputs, outputs) in calls.items():
         if name in _LAST_LAYERS:
             maps.pop(f"stride_{stride}", None)  # the network's last map comes last
+            if neck is not None:
+                maps[f"stride_{stride}_block"] = neck
             maps[f"stride_{stride}"] = outputs
             break
+        neck = inputs if name.lower() == NECK else neck
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) or max(layer.kernel_size) == 1:
             continue
         block = name.removesuffix("_depthwise").removesuffix("_start")

@@ -16,6 +16,7 @@ from keras_mobilenets.layers.convolution import Conv2D
 decode_predictions = pretrained.decode_predictions
 
 SE, __ = 0.25, None
+WHOLE = "whole"
 RE, HS = "relu", "hard_swish"
 
 
@@ -50,11 +51,15 @@ class Network:
         table = tuple(replace(row, kernel_size=3, se_ratio=None, activation=RE) for row in self.table)
         return replace(self, table=table, activation=RE)
 
-    def reduced(self) -> Network:
-        """Half the channels in the last three blocks, whose first keeps its expansion (section 6.3)."""
+    def reduced(self, tail: bool | str) -> Network:
+        """Half the channels in the last three blocks; of the first of them the expansion only in a "whole" tail."""
+        if tail not in (True, WHOLE):
+            raise ValueError(f"`reduced_tail` must be False, True or {WHOLE!r}. Received: reduced_tail={tail!r}")
         *before, first, second, third = self.table
-        halves = [replace(row, exp_size=row.exp_size // 2, filters=row.filters // 2) for row in (second, third)]
-        return replace(self, table=(*before, replace(first, filters=first.filters // 2), *halves))
+        halves = [replace(row, exp_size=row.exp_size // 2, filters=row.filters // 2) for row in (first, second, third)]
+        if tail is True:
+            halves[0] = replace(halves[0], exp_size=first.exp_size)
+        return replace(self, table=(*before, *halves))
 
 
 STEM_FILTERS = 16
@@ -111,7 +116,7 @@ def MobileNetV3Small(
     rho: float = 1.0,
     output_stride: int = 32,
     stem_stride: int = 4,
-    reduced_tail: bool = False,
+    reduced_tail: bool | str = False,
     normalization: str | None = "batch",
     momentum: float = 0.999,
     epsilon: float = 1e-3,
@@ -147,8 +152,8 @@ def MobileNetV3Small(
         output_stride: largest ratio of input to output size: 32, or 16 or 8 by dilation.
         stem_stride: how much the first convolution and the first strided block halve: 4 as published, 2 for images
             of about 64x64, 1 for 32x32. The weights are the same.
-        reduced_tail: whether the last three blocks have half the channels, as published for detection and
-            segmentation.
+        reduced_tail: whether the last three blocks have half the channels: True as published for detection, where the
+            first one keeps its expansion; "whole" as for segmentation.
         normalization: "batch", or None for convolutions with a bias instead.
         momentum: of the batch normalization.
         epsilon: of the batch normalization.
@@ -209,7 +214,7 @@ def MobileNetV3Large(
     rho: float = 1.0,
     output_stride: int = 32,
     stem_stride: int = 4,
-    reduced_tail: bool = False,
+    reduced_tail: bool | str = False,
     normalization: str | None = "batch",
     momentum: float = 0.999,
     epsilon: float = 1e-3,
@@ -262,7 +267,7 @@ def _build(
     rho: float,
     output_stride: int,
     stem_stride: int,
-    reduced_tail: bool,
+    reduced_tail: bool | str,
     settings: dict[str, Any],
 ) -> keras.Model:
     common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout_rate)
@@ -274,7 +279,7 @@ def _build(
         size = pretrained.published_size(image=image, **variant, stacklevel=4)  # warns where the builder was called
         weights = pretrained.pretrained_path(size=size, include_top=include_top, **variant)
     network = network.minimalistic() if minimalistic else network
-    network = network.reduced() if reduced_tail else network
+    network = network.reduced(reduced_tail) if reduced_tail else network
     steps = common.strides_and_dilations(network.strides, output_stride=output_stride, stem_stride=stem_stride)
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image) if include_preprocessing else image
     x = _trunk(x, network, alpha, steps, settings)
