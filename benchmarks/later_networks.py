@@ -27,6 +27,27 @@ DETECTORS: dict[str, dict[str, tuple[tuple[Any, ...], dict[str, Any], str, str]]
         "V3-Small, reduced tail": (("SSDLite", "MobileNetV3Small", 90), {"reduced_tail": True}, "0.16", "1.77"),
     },
 }
+SEGMENTERS: dict[str, dict[str, tuple[str, tuple[str, tuple[int, int, int]], dict[str, Any], str, str]]] = {
+    # table: row: builder; backbone and size; options; B MAdds and M parameters as printed
+    "V2 Table 7": {
+        "V1, OS 16, ASPP": ("DeepLabV3", ("MobileNet", (513, 513, 3)), {"aspp": True}, "14.25", "11.15"),
+        "V2, OS 16, ASPP": ("DeepLabV3", ("MobileNetV2", (513, 513, 3)), {"aspp": True}, "5.8", "4.52"),
+        "V2, OS 16": ("DeepLabV3", ("MobileNetV2", (513, 513, 3)), {}, "2.75", "2.11"),
+    },
+    "V3 Table 8": {
+        f"{name}, OS {stride}": ("LRASPP", (f"MobileNetV3{name}", (1024, 2048, 3)), {"output_stride": stride}, *printed)
+        for name, stride, *printed in (
+            ("Large", 16, "9.74", "1.51"),
+            ("Large", 32, "7.74", "1.51"),
+            ("Small", 16, "2.90", "0.47"),
+            ("Small", 32, "2.06", "0.47"),
+        )
+    },
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "V2 Table 7": {"classes": 21, "resize": False},
+    "V3 Table 8": {"classes": 19, "reduced_tail": "whole"},
+}
 TORCHVISION = {
     "ssdlite320_mobilenet_v3_large": (
         "SSDLite",
@@ -47,6 +68,8 @@ CAPTIONS = {
     "what stays when it is folded.",
     "V2 Table 6": "Detection, at 320, of COCO's classes with background.",
     "V3 Table 6": "Detection, at 320.",
+    "V2 Table 7": "Segmentation by DeepLabV3, at 513, of Pascal's 21 classes; on V2's last block (V2* in print).",
+    "V3 Table 8": 'Segmentation by LR-ASPP with `reduced_tail="whole"`, of Cityscapes\' 19 classes, at 1024 x 2048.',
     "torchvision": "Parameters that are trained.",
     "V4": "Parameters that are trained, as timm prints them; MAdds at the published sizes, without the products of "
     "attention. The paper prints 9.2, 31.0, 10.5 and 35.9 M for all but the first, 5 % less than timm: no cause found.",
@@ -63,6 +86,7 @@ def trained(model: keras.Model, *, folded: bool = False) -> float:
 def comparisons() -> dict[str, list[Cell]]:
     """All tables of this module."""
     tables = {name: list(detectors(name)) for name in DETECTORS}
+    tables |= {name: list(segmenters(name)) for name in SEGMENTERS}
     return {**tables, "torchvision": list(torchvision()), "V4": list(v4())}
 
 
@@ -72,6 +96,14 @@ def detectors(table: str) -> Iterator[Cell]:
         model = getattr(applications, builder)(backbone, classes=classes, backbone_weights=None, **options)
         yield Cell(table, row, "B MAdds", profile(model).madds / 1e9, madds)
         yield Cell(table, row, "M parameters", trained(model, folded=True), parameters)
+
+
+def segmenters(table: str) -> Iterator[Cell]:
+    """Multiply-adds and parameters of segmentation networks."""
+    for row, (builder, arguments, options, madds, parameters) in SEGMENTERS[table].items():
+        model = getattr(applications, builder)(*arguments, backbone_weights=None, **OPTIONS[table], **options)
+        yield Cell(table, row, "B MAdds", profile(model).madds / 1e9, madds)
+        yield Cell(table, row, "M parameters", trained(model), parameters)
 
 
 def torchvision() -> Iterator[Cell]:

@@ -26,6 +26,7 @@ EXPECTED = {
         "stride_8_expansion": (192, "block_6_expand_relu"),
         "stride_16": (96, "block_12_add"),
         "stride_16_expansion": (576, "block_13_expand_relu"),  # SSDLite's, arXiv:1801.04381, section 6.2
+        "stride_32_block": (320, "block_16_project_BN"),
         "stride_32": (1280, "out_relu"),
         "stride_32_expansion": (960, "block_16_expand_relu"),
     },
@@ -38,6 +39,7 @@ EXPECTED = {
         "stride_8_expansion": (240, "expanded_conv_6_expand_hard_swish"),
         "stride_16": (112, "expanded_conv_11_add"),
         "stride_16_expansion": (672, "expanded_conv_12_expand_hard_swish"),  # of the 13th: arXiv:1905.02244, 6.3
+        "stride_32_block": (160, "expanded_conv_14_add"),
         "stride_32": (960, "conv_1_hard_swish"),
         "stride_32_expansion": (960, "expanded_conv_14_expand_hard_swish"),
     },
@@ -49,6 +51,7 @@ EXPECTED = {
         "stride_8_expansion": (96, "expanded_conv_3_expand_hard_swish"),
         "stride_16": (48, "expanded_conv_7_add"),
         "stride_16_expansion": (288, "expanded_conv_8_expand_hard_swish"),  # of the 9th
+        "stride_32_block": (96, "expanded_conv_10_add"),
         "stride_32": (576, "conv_1_hard_swish"),
         "stride_32_expansion": (576, "expanded_conv_10_expand_hard_swish"),
     },
@@ -115,7 +118,7 @@ def test_further_layers_by_name(rng):
 
 def test_strides_are_those_of_the_model():
     dilated = endpoints(MobileNetV2(SHAPE, alpha=0.35, weights=None, output_stride=8))
-    assert [*dilated][-2:] == ["stride_8_expansion", "stride_8"]  # the network's last map comes last
+    assert [*dilated][-2:] == ["stride_8_block", "stride_8"]  # the network's last map comes last
     assert dilated["stride_8"].shape == (None, 12, 8, 1280)
     small = endpoints(MobileNet((32, 32, 3), alpha=0.25, weights=None, stem_stride=1))
     assert {name: map.shape[1] for name, map in small.items()} == {
