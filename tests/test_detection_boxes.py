@@ -7,7 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import keras_mobilenets  # noqa: F401
 from keras_mobilenets.tasks import boxes
-from keras_mobilenets.tflite.edit.postprocess import RESULTS, add_postprocess
+from keras_mobilenets.tflite.edit.answers import RESULTS, add_postprocess
 from keras_mobilenets.tflite.edit.slim import pack
 
 MAPS = [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
@@ -22,7 +22,9 @@ def runtime(anchors, classes, suppression, background):
         graph.tensors.append(tensor)
     graph.inputs = graph.outputs = np.array([0, 1], np.int32)
     model = schema.ModelT(3, [], [graph], "", [schema.BufferT()])
-    add_postprocess(model, {"boxes": 0, "scores": 1}, anchors, suppression.options(classes))
+    outputs = [schema.TensorMapT(name, index) for index, name in enumerate(("boxes", "scores"))]
+    model.signatureDefs = [schema.SignatureDefT([], outputs, "serving_default")]
+    add_postprocess(model, ("boxes", "scores"), anchors, suppression.options(classes))
     interpreter = Interpreter(model_content=pack(model))
     interpreter.allocate_tensors()
 

@@ -11,6 +11,7 @@ from keras_mobilenets.quantization import quantize_model
 from keras_mobilenets.tasks import Classification, task_of
 from keras_mobilenets.tasks.task import each, named
 from keras_mobilenets.tflite import read_tflite
+from keras_mobilenets.tflite.metadata import TensorInfo
 from keras_mobilenets.training.recipes import recipe
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [-3.0, -0.1, -0.2], [0.3, 0.2, 0.1], [-1.0, 4.0, 0.0]], "float32")
@@ -93,9 +94,10 @@ def test_words_for_an_answer():
     assert task.caption([0.1, 0.7, 0.2], 1, names) == "dog"
     assert task.caption([0.1, 0.7, 0.2], 2, None) == "class 2, taken for class 1"
     assert Classification(3, multi_label=True).caption([0.9, 0.7, 0.2], [1, 0, 0], names) == "cat, taken for cat, dog"
-    assert Classification(1).metadata(["no", "yes"]) == {"predictions": ["no", "yes"]}
+    (described,) = Classification(1).in_file(["no", "yes"]).outputs
+    assert described == TensorInfo("predictions", labels=("no", "yes"), labels_of_values=True)
     with pytest.raises(ValueError, match="3 classes. Received: 2 names"):
-        task.metadata(["cat", "dog"])
+        task.in_file(["cat", "dog"])
 
 
 def test_the_head_stands_on_maps_or_on_features():

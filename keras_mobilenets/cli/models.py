@@ -58,7 +58,7 @@ class Classifier:
         self.channels = form.channels
         if labels is not None:
             try:
-                self.task.metadata(labels)
+                self.task.in_file(labels)
             except ValueError as error:
                 raise ValueError(f"{error}, inside of the file or in {LABELS_FILE} beside it") from None
             single = len(labels) == 1  # of the one sigmoid, whose answers are two
@@ -197,7 +197,7 @@ def form_of(model: Any, task: Task | None = None) -> Form:
 def check_classes(task: Task, names: Sequence[str], data: str) -> None:
     """Refuses data of more or fewer classes than a model knows."""
     try:
-        task.metadata(names)
+        task.in_file(names)
     except ValueError:
         raise ValueError(f"{data} has {len(names)} classes, which are not as many as the model knows") from None
 

@@ -91,6 +91,7 @@ def convert(
     *,
     scheme: str | None = None,
     input_dtype: str = "float32",
+    output_dtype: str | None = None,
     samples: Sequence[np.ndarray] = (),
 ) -> bytes:
     """Converts a float32 model, with a batch of one.
@@ -100,7 +101,8 @@ def convert(
         signature: what it takes.
         scheme: None for float32, "dynamic", "float16", "int16x8" or "int8"; the latter
             expects fake quantization in the model.
-        input_dtype: of input and output, for "int8".
+        input_dtype: of inputs, for "int8".
+        output_dtype: of outputs; None is that of the inputs.
         samples: arrays for the inputs, which "int16x8" takes its ranges from; none where the model has fake
             quantization of 16 bits.
 
@@ -119,8 +121,8 @@ def convert(
     if scheme == "float16":
         converter.target_spec.supported_types = [tf.float16]
     elif scheme == "int8":
-        dtype = tf.as_dtype(input_dtype)
-        converter.inference_input_type = converter.inference_output_type = dtype
+        converter.inference_input_type = tf.as_dtype(input_dtype)
+        converter.inference_output_type = tf.as_dtype(output_dtype or input_dtype)
     elif scheme == "int16x8":
         builtins = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [builtins]

@@ -17,6 +17,7 @@ FLOAT_TOLERANCE = 1e-3  # of the largest output; float32 kernels differ by round
 ABSURD = 0.5  # of the spread of an output: half of what it says is not the model's. Good files stay below 0.1
 POOR = 0.25  # post-training quantization on good models: 0.03 to 0.11
 ROUNDING_STEPS = 16  # of 256: a step of the scores is up to 8 at the softmax; two such are rounding, be an output flat
+DECODED = 0.99  # the same arithmetic in float32; a score at a threshold may fall to either side
 BATCH = 16
 
 
@@ -65,7 +66,8 @@ class Parity:
         images: how many.
         source: which: "calibration", "verify" or "random".
         outputs: each output.
-        agreement: the lowest of the outputs that are scores; None where none is.
+        answers: how much the answers that a task makes of several outputs agree, in [0, 1]; None of one output.
+        agreement: of the answers, or else the lowest of the outputs that are scores; None where none is.
         max_difference, max_steps, largest: the largest of all outputs; `max_steps` is None where one is float.
         mean_difference, mean_steps: the largest of the outputs' means.
     """
@@ -73,9 +75,12 @@ class Parity:
     images: int
     source: str
     outputs: tuple[OutputParity, ...]
+    answers: float | None = None
 
     @property
     def agreement(self) -> float | None:
+        if self.answers is not None:
+            return self.answers
         return min((one.agreement for one in self.outputs if one.agreement is not None), default=None)
 
     @property
@@ -108,6 +113,8 @@ class Parity:
     def __str__(self) -> str:
         kind = {"calibration": "calibration images", "verify": "given images", "random": "random images"}[self.source]
         named = [f"{one.name}: {one}" for one in self.outputs] if len(self.outputs) > 1 else [str(self.outputs[0])]
+        if self.answers is not None:
+            named.insert(0, f"answers agree to {self.answers:.1%}")
         return f"{'; '.join(named)} ({self.images} {kind})"
 
 
@@ -129,7 +136,7 @@ def measure(
         steps: size of one step of each integer output.
         scores: names of outputs (batch, classes) that are scores; by default those that are, of all outputs, the only
             one, or probabilities.
-        task: of a model of one output, what that means.
+        task: what the outputs mean.
 
     Returns:
         A `Parity`.
@@ -145,7 +152,13 @@ def measure(
     for name, one in expected.items():
         kind = task if len(expected) == 1 and task else _classes(one) if name in scores else None
         outputs.append(_compared(name, one, np.asarray(answers[name], np.float32), (steps or {}).get(name), kind))
-    return Parity(len(next(iter(expected.values()))), source, tuple(outputs))
+    alike = None if task is None or len(expected) == 1 else agreement(task, expected, answers)
+    return Parity(len(next(iter(expected.values()))), source, tuple(outputs), alike)
+
+
+def agreement(task: Task, expected: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> float:
+    """How much what two models say agrees, in [0, 1]."""
+    return float(task.agreement(task.decode(expected), task.decode(answers)).mean())
 
 
 def _compared(name: str, left: np.ndarray, right: np.ndarray, step: float | None, task: Task | None) -> OutputParity:
@@ -197,6 +210,16 @@ def require_alike(found: Parity) -> None:
                 "below 0.1. Leave the layers before it in float (quantize_model(model, skip=[...]); "
                 "quantization_report says which), or export with quantize='float16'."
             )
+
+
+def require_decoded(task: Task, outputs: Mapping[str, np.ndarray], decoded: Mapping[str, np.ndarray]) -> None:
+    """Raises a RuntimeError if a file makes other answers of the outputs than the task does."""
+    alike = agreement(task, outputs, decoded)
+    if alike < DECODED:
+        raise RuntimeError(
+            f"The file does not decode as the task does, so nothing was written: their answers agree to {alike:.1%}. "
+            "Export with decoded=False, and decode outside of it."
+        )
 
 
 def losses(found: Parity) -> tuple[str, ...]:

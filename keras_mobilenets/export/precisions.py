@@ -53,6 +53,7 @@ def convert(
     quantize: str | None,
     target: str,
     input_dtype: str,
+    output_dtype: str | None = None,
 ) -> Converted:
     """Converts a model by a scheme.
 
@@ -62,7 +63,8 @@ def convert(
         samples: for the schemes that need ranges.
         quantize: one of `SCHEMES`.
         target: what will run an int8 file.
-        input_dtype: of an int8 file's input and output.
+        input_dtype: of an int8 file's inputs.
+        output_dtype: of its outputs; None is that of the inputs.
 
     Returns:
         A `Converted`.
@@ -80,7 +82,13 @@ def convert(
     arrays: Sequence[np.ndarray] = ()
     if scheme == "int16x8" and own != scheme:
         arrays, flat = samples.for_calibration(), conversion.without_hard_swish(flat)
-    content = conversion.convert(flat, signature, scheme=scheme, input_dtype=input_dtype, samples=arrays)
+    content = conversion.convert(
+        *(flat, signature),
+        scheme=scheme,
+        input_dtype=input_dtype,
+        output_dtype=output_dtype,
+        samples=arrays,
+    )
     names = tuple(layer.name for layer in flat.layers)
     origin = _origin(reference, target) if is_quantized(reference) else {}
     return Converted(content, scheme, reference, scheme == "int8" and not quantized, names, origin)

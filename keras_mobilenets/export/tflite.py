@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from keras_mobilenets.export.samples import Samples, grids_of
 from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.twin import QuantizedModel, target_for
-from keras_mobilenets.tasks import task_of
+from keras_mobilenets.tasks import Task, task_of
 from keras_mobilenets.tflite import metadata
 from keras_mobilenets.tflite.audit import audit
 from keras_mobilenets.tflite.edit.slim import slim
 from keras_mobilenets.tflite.file import TFLiteFile, read_tflite
-from keras_mobilenets.tflite.labels import labels_by_output
-from keras_mobilenets.tflite.metadata import TensorInfo
+from keras_mobilenets.tflite.labels import labels_by_output, labels_of_task
+from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 from keras_mobilenets.tflite.runner import TFLiteModel
 from keras_mobilenets.utils import atomic_path, output_path, user_path
 
@@ -37,6 +38,8 @@ def export_tflite(
     input_dtype: str = "uint8",
     input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
     dynamic_batch: bool = False,
+    task: Task | None = None,
+    decoded: bool | None = None,
     labels: Any = None,
     normalization: str | tuple[Any, Any] | Mapping[str, Any] | None = "auto",
     calibration: Any = None,
@@ -66,10 +69,15 @@ def export_tflite(
         input_shape: (height, width, channels), for a model that takes images of any size; for other inputs a
             dictionary by name.
         dynamic_batch: whether the file declares its batch as variable. It may be resized either way.
+        task: what the model is for; by its form if None, see `keras_mobilenets.tasks.task_of`.
+        decoded: whether the file itself makes answers of its outputs. A detector's then ends in
+            TFLite_Detection_PostProcess, and gives "boxes" (1, most, 4) as (top, left, bottom, right) in shares of the
+            image, "labels", "scores" and "count"; else it gives encoded boxes and all scores, and the metadata hold
+            what decodes them. MediaPipe's ObjectDetector takes either. None is the task's choice: a detector decodes.
         labels: the class names in the order of the scores, the path of a file with one a line, or a dictionary with
             their indices, as `class_indices`. They belong to the output whose last axis they fit; of several such,
-            {output name: class names}. Two names for a single score are those of 0 and of 1. They are written into the
-            file, where MediaPipe Tasks finds them.
+            {output name: class names}; a task knows where its own belong. Two names for a single score are those of 0
+            and of 1. They are written into the file, where MediaPipe Tasks finds them.
         normalization: from pixels to what the model takes, as (mean, std) of `(pixel - mean) / std`. "auto" reads it
             off the model or, where that does not say, off the images given; None writes none. For several images a
             dictionary by name.
@@ -112,24 +120,30 @@ def export_tflite(
     model = conversion.load(model)
     target = target_for(model, target)
     signature = Signature.of(model, input_shape)
-    names = labels_by_output(labels, signature.outputs)
+    task = _task(task, model, signature)
+    added = _in_file(task, labels, signature, decoded, dynamic_batch)
     samples = Samples(model, signature, calibration, verify, normalization)
-    made = schemes.convert(model, signature, samples, quantize=quantize, target=target, input_dtype=input_dtype)
+    # What decodes reads floats, which are made of int8 at once, without uint8 in between.
+    output_dtype = "int8" if added.decodes and input_dtype == "uint8" else input_dtype
+    dtypes = {"input_dtype": input_dtype, "output_dtype": output_dtype}
+    made = schemes.convert(model, signature, samples, quantize=quantize, target=target, **dtypes)
     grids = grids_of(made.reference, signature) if made.scheme in ("int8", "int16x8") else {}
     takes_pixels = made.scheme == "int8" and input_dtype != "float32"
-    described = _described(signature, samples, {} if takes_pixels else grids, names)
-    content = slim(
-        made.content,
-        layer_names=made.layer_names,
-        input_names=[one.name for one in signature.inputs],
-        output_names=list(signature.outputs),
-        dynamic_batch=dynamic_batch,
-        fast_pixels=target == "xnnpack",
-        origin=made.origin,
-        metadata={metadata.ENTRY: metadata.describe(model.name, *described)},
+    inputs = _inputs(signature, samples, {} if takes_pixels else grids)
+    edits: dict[str, Any] = {
+        "layer_names": made.layer_names,
+        "input_names": [one.name for one in signature.inputs],
+        "output_names": list(signature.outputs),
+        "dynamic_batch": dynamic_batch,
+        "fast_pixels": target == "xnnpack",
+        "origin": made.origin,
+        "metadata": {metadata.ENTRY: metadata.describe(model.name, inputs, added.outputs, added.custom)},
+    }
+    network, file = (
+        read_tflite(metadata.append_labels(slim(made.content, **edits, add_operations=one), added.outputs))
+        for one in (None, added.add_operations)
     )
-    file = read_tflite(metadata.append_labels(content, described[1]))
-    report = _report(path, file, made, model, signature, samples, grids, names)
+    report = _report(path, file, network, made, model, signature, samples, grids, task)
     if strict and not report.audit.is_integer:
         found = report.audit.float_operations or report.audit.float_tensors
         raise ValueError(f"Not integer throughout, so nothing was written: {', '.join(found)}")
@@ -147,31 +161,62 @@ def _check_choices(quantize: str | None, input_dtype: str) -> None:
         raise ValueError(f"`input_dtype` must be one of {choices}. Received: input_dtype={input_dtype!r}")
 
 
-def _described(
-    signature: Signature, samples: Samples, grids: Mapping[str, PixelScale], names: Mapping[str, Sequence[str]]
-) -> tuple[list[TensorInfo], list[TensorInfo]]:
-    """What the metadata say of inputs and outputs; a float input of an integer graph takes what its grid holds."""
-    inputs = [
+def _task(given: Task | None, model: keras.Model, signature: Signature) -> Task | None:
+    """What the model is for, by the names that the file has for its outputs."""
+    task = given or task_of(model)
+    if task is None or sorted(task.outputs) == sorted(signature.outputs):
+        return task
+    if len(task.outputs) == len(signature.outputs) == 1:
+        return dataclasses.replace(task, outputs=tuple(signature.outputs))  # type: ignore[type-var]
+    raise ValueError(
+        f"`task` must have the outputs of {model.name}, {list(signature.outputs)}. Received: {list(task.outputs)}"
+    )
+
+
+def _in_file(task: Task | None, labels: Any, signature: Signature, decoded: bool | None, dynamic_batch: bool) -> InFile:
+    """What is written of the outputs, in the order in which the file gives them."""
+    if task is None:
+        if decoded:
+            raise ValueError("`decoded` needs a `task` that says what the outputs mean. Received: task=None")
+        names = labels_by_output(labels, signature.outputs)
+        infos = []
+        for name, shape in signature.outputs.items():
+            own = tuple(names.get(name, ()))
+            infos.append(TensorInfo(name, labels=own, labels_of_values=bool(own) and len(own) > shape[-1]))
+        return InFile(tuple(infos))
+    found = task.in_file(labels_of_task(labels, signature.outputs), decoded)
+    if dynamic_batch and found.decodes:
+        raise ValueError("A file that decodes takes one image: pass decoded=False with dynamic_batch=True.")
+    if found.decodes:
+        return found
+    by_name = dict(zip(task.outputs, found.outputs, strict=True))
+    return dataclasses.replace(found, outputs=tuple(by_name[name] for name in signature.outputs))
+
+
+def _inputs(signature: Signature, samples: Samples, grids: Mapping[str, PixelScale]) -> list[TensorInfo]:
+    """What the metadata say of them; a float input of an integer graph takes what its grid holds."""
+    pairs = zip(signature.inputs, samples.scales, strict=True)
+    return [
         TensorInfo(one.name, one.shape, grids.get(one.name, scale) if scale is not None else None)
-        for one, scale in zip(signature.inputs, samples.scales, strict=True)
+        for one, scale in pairs
     ]
-    outputs = [TensorInfo(name, shape, labels=tuple(names.get(name, ()))) for name, shape in signature.outputs.items()]
-    return inputs, outputs
 
 
 def _report(
     path: Path,
     file: TFLiteFile,
+    network: TFLiteFile,
     made: schemes.Converted,
     model: keras.Model,
     signature: Signature,
     samples: Samples,
     grids: Mapping[str, PixelScale],
-    names: Mapping[str, Sequence[str]],
+    task: Task | None,
 ) -> ExportReport:
-    """Runs the file, and refuses it or tells what it is."""
+    """Runs the file, and refuses it or tells what it is; `network` is the file up to where it decodes."""
     try:
-        runner = TFLiteModel(file)
+        runner = TFLiteModel(network)
+        decoder = TFLiteModel(file)
     except ValueError as error:
         raise RuntimeError(_refused(model, made, str(error))) from error
     given = {}
@@ -181,17 +226,13 @@ def _report(
     answers = runner.predict(given)
     if len(signature.outputs) == 1:
         answers = dict.fromkeys(signature.outputs, answers)
-    steps = {
-        name: float(file.graph.tensors[index].scales[0])
-        for name, index in zip(signature.outputs, file.graph.outputs, strict=True)
-        if len(file.graph.tensors[index].scales)
-    }
-
-    task = task_of(model)
+    if task is not None and file.content != network.content:
+        parity.require_decoded(task, answers, decoder.predict(given))
+    labelled = [one.name for one in file.outputs if one.labels] if task is None else None
 
     def compared(reference: keras.Model) -> parity.Parity:
-        expected = parity.predict(reference, samples.verify, list(signature.outputs))
-        return parity.measure(expected, answers, samples.source, steps=steps, scores=names or None, task=task)
+        expected, steps = parity.predict(reference, samples.verify, list(signature.outputs)), _steps(network, signature)
+        return parity.measure(expected, answers, samples.source, steps=steps, scores=labelled or None, task=task)
 
     found = compared(made.reference)
     (parity.require_equal if made.scheme is None else parity.require_alike)(found)
@@ -200,8 +241,15 @@ def _report(
     for sentence in lost:
         warnings.warn(sentence, stacklevel=3)
     in_float = made.reference.float_layers if isinstance(made.reference, QuantizedModel) else ()
-    labels = sum(map(len, names.values()))
+    labels = sum(len(one.labels) for one in file.outputs)
     return ExportReport(path, made.scheme, found, against_float, audit(file), labels, lost, in_float)
+
+
+def _steps(file: TFLiteFile, signature: Signature) -> dict[str, float]:
+    """The size of a step of each integer output."""
+    tensors = [file.graph.tensors[index] for index in file.graph.outputs]
+    named = zip(signature.outputs, tensors, strict=True)
+    return {name: float(tensor.scales[0]) for name, tensor in named if len(tensor.scales)}
 
 
 def _refused(model: keras.Model, made: schemes.Converted, reason: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.tasks.task import Answers, Spec, named
+from keras_mobilenets.tasks.task import Answers, Spec, check_labels, named
+from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 
 TOP_FROM = 10  # top-5 accuracy says something only among more classes than that
 
@@ -130,10 +131,10 @@ class Classification:
         """Whether both have the same highest score; of several labels, the share on which they say the same."""
         return self.hits(one, other if self.multi_label else np.argmax(other, -1))
 
-    def metadata(self, labels: Sequence[str]) -> dict[str, Sequence[str]]:
-        if len(labels) not in {self.classes, max(self.classes, 2)}:
-            raise ValueError(f"`labels` must name the model's {self.classes} classes. Received: {len(labels)} names")
-        return {self.outputs[0]: labels}
+    def in_file(self, labels: Sequence[str] = (), decoded: bool | None = None) -> InFile:
+        """Class names belong to the scores; two names for a single one are those of 0 and of 1."""
+        names = check_labels(labels, self.classes, max(self.classes, 2))
+        return InFile((TensorInfo(self.outputs[0], labels=names, labels_of_values=len(names) > self.classes),))
 
     def describe(self, answer: Any, labels: Sequence[str] | None, top: int = 3) -> list[dict[str, Any]]:
         """The likeliest classes."""

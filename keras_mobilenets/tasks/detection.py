@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.tasks.boxes import Anchors, Suppression, decode, overlap, ssd_anchors
+from keras_mobilenets.tasks.boxes import SCALES, Anchors, Suppression, decode, overlap, ssd_anchors
 from keras_mobilenets.tasks.classification import class_name
-from keras_mobilenets.tasks.task import Answers, Spec, named
+from keras_mobilenets.tasks.task import Answers, Spec, check_labels, named
+from keras_mobilenets.tflite.mediapipe import DETECTOR, detector_options
+from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 
 SURE = 0.3
 """Score from which a box counts where boxes are counted, drawn or described."""
@@ -103,8 +106,11 @@ class Detection:
         return {"loss": {boxes: BoxLoss(anchors), scores: ScoreLoss(anchors, self.background)}}
 
     def decode(self, outputs: Any, image_size: tuple[int, int] | None = None) -> Sequence[dict[str, np.ndarray]]:
+        """Of the network's outputs, with the background or without; what a file has chosen itself stays so."""
+        if isinstance(outputs, Mapping) and "count" in outputs:
+            return _chosen(outputs)
         boxes, scores = (np.asarray(one, np.float32) for one in named(outputs, self.outputs).values())
-        scores = scores[..., 1:] if self.background else scores
+        scores = scores[..., scores.shape[-1] - self.classes :]
         return [self.suppression(*one) for one in zip(decode(boxes, self.anchors_of_image()), scores, strict=True)]
 
     def hits(self, answers: Answers, truth: Answers) -> np.ndarray:
@@ -130,10 +136,24 @@ class Detection:
         """F1 of the one's boxes as if the other's were true, of those that score at least .3."""
         return np.array([self._f1(_sure(first), _sure(second)) for first, second in zip(one, other, strict=True)])
 
-    def metadata(self, labels: Sequence[str]) -> dict[str, Sequence[str]]:
-        if len(labels) != self.classes:
-            raise ValueError(f"`labels` must name the model's {self.classes} classes. Received: {len(labels)} names")
-        return {self.outputs[1]: labels}
+    def in_file(self, labels: Sequence[str] = (), decoded: bool | None = None) -> InFile:
+        """Decoded, the file ends in TFLite_Detection_PostProcess; else MediaPipe finds the anchors in its metadata.
+
+        The names of the outputs in the metadata are those by which MediaPipe tells them apart.
+        """
+        from keras_mobilenets.tflite.edit.answers import add_postprocess, drop_first_column
+
+        names, anchors = check_labels(labels, self.classes), self.anchors_of_image()
+        if decoded is not False:
+            choice = self.suppression.options(self.classes)
+            boxes = TensorInfo("location", is_boxes=True)
+            category = TensorInfo("category", labels=names, labels_of_values=True)
+            described = (boxes, category, TensorInfo("score"), TensorInfo("number of detections"))
+            add = partial(add_postprocess, names=self.outputs, anchors=anchors, options=choice)
+            return InFile(described, add_operations=add, decodes=True)
+        options = {DETECTOR: detector_options(anchors, self.classes, SCALES)}
+        drop = partial(drop_first_column, name=self.outputs[1]) if self.background else None
+        return InFile((TensorInfo("location"), TensorInfo("score", labels=names)), options, drop)
 
     def describe(self, answer: Any, labels: Sequence[str] | None, top: int = 3) -> list[dict[str, Any]]:
         """The boxes that score at least .3, all of them."""
@@ -168,6 +188,16 @@ class Detection:
                 free[shares.argmax()], shared = False, shared + 1
         count = len(one["labels"]) + len(other["labels"])
         return 2 * shared / count if count else 1.0
+
+
+def _chosen(outputs: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+    """What TFLite_Detection_PostProcess gives: of its rows only the first `count` mean something."""
+    kinds = {"boxes": np.float32, "labels": int, "scores": np.float32}
+    counts = np.asarray(outputs["count"]).reshape(-1).astype(int)
+    return [
+        {name: np.asarray(outputs[name][image][:count], kind) for name, kind in kinds.items()}
+        for image, count in enumerate(counts)
+    ]
 
 
 def _sure(answer: Any) -> dict[str, np.ndarray]:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from keras_mobilenets.tflite.metadata import InFile
+
 Answers: TypeAlias = Sequence[Any] | np.ndarray
 """An entry for each image: an array where all are of one size."""
 
@@ -79,8 +81,13 @@ class Task(Protocol):
     def agreement(self, one: Answers, other: Answers) -> np.ndarray:
         """How much two models answer alike: (images,) in [0, 1]."""
 
-    def metadata(self, labels: Sequence[str]) -> dict[str, Sequence[str]]:
-        """Which output the class names belong to; an error where they do not fit it."""
+    def in_file(self, labels: Sequence[str] = (), decoded: bool | None = None) -> InFile:
+        """What a `.tflite` file has beside the network: what it says of its outputs, in the task's order, and names.
+
+        Args:
+            labels: class names, or none; an error where there are more or fewer.
+            decoded: whether the file makes answers of its outputs, where that can be; None is the task's choice.
+        """
 
     def describe(self, answer: Any, labels: Sequence[str] | None, top: int = 3) -> list[dict[str, Any]]:
         """What one answer says, as JSON takes it: {"name": ..., "score": ...} and more for each thing found."""
@@ -111,6 +118,17 @@ def named(outputs: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     if len(listed) != len(names):
         raise ValueError(f"The model must have the outputs {list(names)}. It has {len(listed)}")
     return {name: np.asarray(one) for name, one in zip(names, listed, strict=True)}
+
+
+def check_labels(labels: Sequence[str], classes: int, *others: int) -> tuple[str, ...]:
+    """Names of so many classes, or none.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    if len(labels) not in {0, classes, *others}:
+        raise ValueError(f"`labels` must name the model's {classes} classes. Received: {len(labels)} names")
+    return tuple(labels)
 
 
 def each(batch: Any) -> Answers:

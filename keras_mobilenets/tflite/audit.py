@@ -11,12 +11,14 @@ from typing import Any
 from rich.table import Table
 
 from keras_mobilenets.tflite.arena import arena_bytes
+from keras_mobilenets.tflite.edit.answers import POSTPROCESS
 from keras_mobilenets.tflite.file import Graph, Operator, Source, Tensor, TFLiteFile, read_tflite
 from keras_mobilenets.tflite.runner import make_interpreter
 from keras_mobilenets.tflite.sizes import KERNEL_OPERATIONS, bytes_by_use
 from keras_mobilenets.tflite.targets import lacking
 
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+DECODES = (POSTPROCESS,)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Audit:
 
     @property
     def is_integer(self) -> bool:
-        """Whether everything between input and output is integer."""
+        """Whether everything from the input to the network's outputs is integer; boxes may be chosen in float."""
         return not self.float_operations and not self.float_tensors
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,16 +159,18 @@ def _several(prefix: str, names: tuple[str, ...], shown: int = 4) -> str:
 
 
 def _border(graph: Graph) -> set[int]:
-    return set(graph.inputs) | set(graph.outputs)
+    """Where the network ends: at the graph's inputs and outputs, and in front of what makes answers of its outputs."""
+    decoded = [set(one.inputs) for one in graph.operators if one.name in DECODES]
+    return set(graph.inputs).union(graph.outputs, *decoded)
 
 
 def _computes_float(graph: Graph, operator: Operator) -> bool:
-    """QUANTIZE and DEQUANTIZE at the border are the way in and out; everything else must not touch floats."""
+    """QUANTIZE and DEQUANTIZE at the border are the way in and out; all else in the network must not touch floats."""
     touched = [one for one in [*graph.operands(operator), *graph.results(operator)] if one is not None]
     floats = [one for one in touched if one.is_float]
     if operator.name in CONVERSIONS:
         return any(one.index not in _border(graph) for one in floats)
-    return bool(floats)
+    return bool(floats) and operator.name not in DECODES
 
 
 def _float_tensors(graph: Graph) -> list[Tensor]:

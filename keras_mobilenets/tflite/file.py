@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from flatbuffers import flexbuffers
 
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tflite import metadata as tflite_metadata
@@ -154,6 +155,7 @@ class TFLiteFile:
         signatures: name -> {"inputs" | "outputs" -> {name: tensor index}}.
         metadata: the named entries, as bytes.
         inputs, outputs: what its metadata say of them, in the order of the graph's: names, pixels, labels.
+        task_options: the flatbuffers that MediaPipe's tasks look for in the metadata, by name.
         attached_bytes: of the archive appended to the model, which holds the labels.
         content: the whole file.
         source: what to call it in a message.
@@ -165,6 +167,7 @@ class TFLiteFile:
     metadata: dict[str, bytes] = field(repr=False)
     inputs: tuple[tflite_metadata.TensorInfo, ...] = field(repr=False)
     outputs: tuple[tflite_metadata.TensorInfo, ...] = field(repr=False)
+    task_options: dict[str, bytes] = field(repr=False)
     attached_bytes: int
     content: bytes = field(repr=False)
     source: str
@@ -258,23 +261,24 @@ def _plain_file(model: Any, content: bytes, name: str) -> TFLiteFile:
     if not graphs:
         raise ValueError("it has no graph")
     metadata = {
-        _text(one.name): np.asarray(_items(model.buffers[one.buffer].data), np.uint8).tobytes()
+        text(one.name): np.asarray(_items(model.buffers[one.buffer].data), np.uint8).tobytes()
         for one in _items(model.metadata)
     }
     inputs, outputs = tflite_metadata.read_tensors(metadata.get(tflite_metadata.ENTRY), content)
     return TFLiteFile(
         graphs=graphs,
-        description=_text(model.description),
+        description=text(model.description),
         signatures={
-            _text(one.signatureKey): {
-                "inputs": {_text(entry.name): entry.tensorIndex for entry in _items(one.inputs)},
-                "outputs": {_text(entry.name): entry.tensorIndex for entry in _items(one.outputs)},
+            text(one.signatureKey): {
+                "inputs": {text(entry.name): entry.tensorIndex for entry in _items(one.inputs)},
+                "outputs": {text(entry.name): entry.tensorIndex for entry in _items(one.outputs)},
             }
             for one in _items(model.signatureDefs)
         },
         metadata=metadata,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
+        task_options=tflite_metadata.read_custom(metadata.get(tflite_metadata.ENTRY)),
         attached_bytes=tflite_metadata.attached_bytes(content),
         content=content,
         source=name,
@@ -305,7 +309,7 @@ def _plain_tensor(model: Any, index: int, tensor: Any) -> Tensor:
     buffer = model.buffers[tensor.buffer]
     return Tensor(
         index=index,
-        name=_text(tensor.name),
+        name=text(tensor.name),
         dtype=dtype,
         shape=shape,
         signature=_indices(tensor.shapeSignature) or shape,
@@ -323,14 +327,14 @@ def _plain_operator(model: Any, index: int, operator: Any) -> Operator:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     name = OPERATIONS.get(number, f"BUILTIN_{number}")
     if name == "CUSTOM":
-        name = _text(code.customCode)
+        name = text(code.customCode)
     return Operator(
         index=index,
         name=name,
         version=int(code.version),
         inputs=_indices(operator.inputs),
         outputs=_indices(operator.outputs),
-        options=_plain_options(operator.builtinOptions),
+        options=_plain_options(operator.builtinOptions) | _custom_options(operator.customOptions),
     )
 
 
@@ -344,6 +348,17 @@ def _plain_options(options: Any) -> dict[str, Any]:
             value = ACTIVATIONS[value]
         plain[key] = value
     return plain
+
+
+def _custom_options(options: Any) -> dict[str, Any]:
+    """Of an operation that is no part of the schema, where they are a dictionary, as those of TensorFlow's own."""
+    if options is None or not len(options):
+        return {}
+    try:
+        found = flexbuffers.Loads(bytes(options))
+    except Exception:  # anyone's bytes
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _constant(data: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -374,5 +389,6 @@ def _indices(values: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in _items(values))
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """What a flatbuffer has as bytes; "" for nothing."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else (value or "")

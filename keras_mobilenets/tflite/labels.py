@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,7 @@ def labels_by_output(labels: Any, outputs: Mapping[str, tuple[int, ...]]) -> dic
     >>> labels_by_output(["cat", "dog"], {"boxes": (4,), "scores": (2,)})
     {'scores': ['cat', 'dog']}
     """
-    is_named = isinstance(labels, Mapping) and labels and set(labels) <= set(outputs)
-    if is_named and not any(isinstance(one, int | np.integer) for one in labels.values()):
+    if _is_by_output(labels, outputs):
         found = {name: read_label_list(one) for name, one in labels.items()}
         for name, names in found.items():
             if not _fit(names, outputs[name]):
@@ -82,6 +81,20 @@ def labels_by_output(labels: Any, outputs: Mapping[str, tuple[int, ...]]) -> dic
         raise ValueError(f"`labels` must name the model's {shape[-1]} classes. Received: {len(names)} names")
     what = f"fit the outputs {', '.join(fitting)}" if fitting else f"fit none of the outputs {dict(outputs)}"
     raise ValueError(f"`labels`: {len(names)} names {what}. Pass labels={{output name: class names}}.")
+
+
+def labels_of_task(labels: Any, outputs: Collection[str]) -> list[str]:
+    """The class names where a task says to which output they belong: as `read_label_list` or `labels_by_output`."""
+    if not _is_by_output(labels, outputs):
+        return read_label_list(labels)
+    if len(labels) > 1:
+        raise ValueError(f"`labels` are of one output. Received: {list(labels)}")
+    return read_label_list(next(iter(labels.values())))
+
+
+def _is_by_output(labels: Any, outputs: Collection[str]) -> bool:
+    is_named = isinstance(labels, Mapping) and bool(labels) and set(labels) <= set(outputs)
+    return is_named and not any(isinstance(one, int | np.integer) for one in labels.values())
 
 
 def _fit(names: list[str], shape: tuple[int, ...]) -> bool:

@@ -9,32 +9,35 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import flatbuffers
 import numpy as np
-from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from keras_mobilenets.pixels import PixelScale
+from keras_mobilenets.tflite import flat
 from keras_mobilenets.tflite.labels import parse_labels, write_labels
 
 ENTRY = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
 IDENTIFIER = b"M001"
-PARSER_VERSION = "1.0.0"  # the oldest parser that knows every field written here
+PARSER_VERSION, CUSTOM_PARSER_VERSION = "1.0.0", "1.5.0"  # the oldest parser that knows every field written here
 
 # The schema's numbers. Of its enums and unions:
-FEATURE, IMAGE, NORMALIZATION, AXIS_LABELS, VALUE_LABELS, RGB, GRAYSCALE = 1, 2, 1, 2, 3, 1, 2
+FEATURE, IMAGE, BOXES, NORMALIZATION, AXIS_LABELS, VALUE_LABELS, RGB, GRAYSCALE = 1, 2, 3, 1, 2, 3, 1, 2
+BOUNDARIES, RATIO = 1, 0  # boxes by their sides, in shares of the image
 # Of its tables' fields, in the order of their declaration; a union takes two: its type, then its value.
 MODEL = {"name": 0, "subgraphs": 3, "min_parser_version": 7}
-SUBGRAPH = {"inputs": 2, "outputs": 3}
+SUBGRAPH = {"inputs": 2, "outputs": 3, "custom": 9}
 TENSOR = {"name": 0, "content": 3, "process_units": 4, "stats": 5, "files": 6}
 FILE = {"name": 0, "description": 1, "type": 2}
 STATS = {"max": 0, "min": 1}
 NORMALIZATION_FIELDS = {"mean": 0, "std": 1}
+CUSTOM = {"name": 0, "data": 1}
+BOX = {"index": 0, "type": 1, "coordinates": 2}
+LEFT_TOP_RIGHT_BOTTOM = [1, 0, 3, 2]  # where they are in `rel_yxyx`
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,17 @@ class TensorInfo:
         name: by which Keras and the signature know it.
         shape: without the batch.
         scale: of an image, what the input takes for a pixel; None where it is none or nobody knows.
-        labels: of an output, names for the entries of its last axis; two for a single entry are those of 0 and of 1.
+        labels: of an output, names for the entries of its last axis, or for its values.
+        labels_of_values: whether for its values: class numbers, or 0 and 1.
+        is_boxes: whether it is boxes as `rel_yxyx`.
     """
 
     name: str
     shape: tuple[int, ...] = ()
     scale: PixelScale | None = None
     labels: tuple[str, ...] = ()
+    labels_of_values: bool = False
+    is_boxes: bool = False
 
     @property
     def is_image(self) -> bool:
@@ -59,26 +66,52 @@ class TensorInfo:
         return len(self.shape) == 3 and self.shape[-1] in (1, 3)
 
 
-def describe(name: str, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> bytes:
+@dataclass(frozen=True)
+class InFile:
+    """What a task puts into a file beside the network.
+
+    Attributes:
+        outputs: what the metadata say of them, in the order of the graph's.
+        custom: of the task's own metadata the flatbuffers, by the names under which MediaPipe looks for them.
+        add_operations: puts more behind the network, in a flatbuffer object tree whose signature knows the outputs;
+            None where the file gives what the network gives.
+        decodes: whether these make answers of outputs, of another kind of numbers.
+    """
+
+    outputs: tuple[TensorInfo, ...]
+    custom: Mapping[str, bytes] = field(default_factory=dict)
+    add_operations: Callable[[Any], None] | None = None
+    decodes: bool = False
+
+
+def describe(
+    name: str,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    custom: Mapping[str, bytes] | None = None,
+) -> bytes:
     """The content of the entry TFLITE_METADATA.
 
     Args:
         name: of the model.
         inputs: in the order of the graph's.
         outputs: likewise.
+        custom: see `InFile`.
 
     Returns:
         A flatbuffer.
     """
     files = labels_files(outputs)
-    subgraph = {
+    subgraph: dict[int, Any] = {
         SUBGRAPH["inputs"]: [_input(one) for one in inputs],
         SUBGRAPH["outputs"]: [_output(one, files.get(one.name)) for one in outputs],
     }
-    builder = flatbuffers.Builder(1024)
-    model = {MODEL["name"]: name, MODEL["subgraphs"]: [subgraph], MODEL["min_parser_version"]: PARSER_VERSION}
-    builder.Finish(_write(builder, model), IDENTIFIER)
-    return bytes(builder.Output())
+    if custom:
+        entries = [{CUSTOM["name"]: key, CUSTOM["data"]: np.frombuffer(one, np.uint8)} for key, one in custom.items()]
+        subgraph[SUBGRAPH["custom"]] = entries
+    version = CUSTOM_PARSER_VERSION if custom else PARSER_VERSION
+    model = {MODEL["name"]: name, MODEL["subgraphs"]: [subgraph], MODEL["min_parser_version"]: version}
+    return flat.write(model, IDENTIFIER)
 
 
 def labels_files(outputs: Sequence[TensorInfo]) -> dict[str, str]:
@@ -89,10 +122,14 @@ def labels_files(outputs: Sequence[TensorInfo]) -> dict[str, str]:
 
 def _output(info: TensorInfo, file: str | None) -> dict[int, Any]:
     tensor = _tensor(info.name, {0: np.uint8(FEATURE), 1: {}})
+    if info.is_boxes:
+        index = np.array(LEFT_TOP_RIGHT_BOTTOM, np.uint32)
+        properties = {BOX["index"]: index, BOX["type"]: np.int8(BOUNDARIES), BOX["coordinates"]: np.int8(RATIO)}
+        tensor = _tensor(info.name, {0: np.uint8(BOXES), 1: properties})
     if file is not None:
-        of_values = len(info.labels) > info.shape[-1]
-        description = "One a line: for the value 0 and for 1." if of_values else "One a line, in the order of scores."
-        kind = np.int8(VALUE_LABELS if of_values else AXIS_LABELS)
+        numbers = "values, from 0" if info.labels_of_values else "scores"
+        description = f"One a line, in the order of {numbers}."
+        kind = np.int8(VALUE_LABELS if info.labels_of_values else AXIS_LABELS)
         tensor[TENSOR["files"]] = [{FILE["name"]: file, FILE["description"]: description, FILE["type"]: kind}]
     return tensor
 
@@ -116,36 +153,6 @@ def _tensor(name: str, content: dict[int, Any]) -> dict[int, Any]:
     return {TENSOR["name"]: name, TENSOR["content"]: content}
 
 
-def _write(builder: flatbuffers.Builder, fields: dict[int, Any]) -> int:
-    """Writes a table, its children first: text, numbers as NumPy scalars, arrays, tables as dicts, lists of tables."""
-    written = {}
-    for slot, value in fields.items():
-        if isinstance(value, str):
-            written[slot] = builder.CreateString(value)
-        elif isinstance(value, dict):
-            written[slot] = _write(builder, value)
-        elif isinstance(value, np.ndarray):
-            written[slot] = builder.CreateNumpyVector(value)
-        elif isinstance(value, list):
-            children = [_write(builder, one) for one in value]
-            builder.StartVector(4, len(children), 4)
-            for child in reversed(children):
-                builder.PrependUOffsetTRelative(child)
-            written[slot] = builder.EndVector()
-    builder.StartObject(max(fields, default=-1) + 1)
-    scalars: dict[type, Any] = {
-        np.uint8: builder.PrependUint8Slot,
-        np.int8: builder.PrependInt8Slot,
-        np.uint32: builder.PrependUint32Slot,
-    }
-    for slot, value in fields.items():
-        if slot in written:
-            builder.PrependUOffsetTRelativeSlot(slot, written[slot], 0)
-        else:
-            scalars[type(value)](slot, int(value), 0)
-    return builder.EndObject()
-
-
 def append_labels(content: bytes, outputs: Sequence[TensorInfo]) -> bytes:
     """The file with the label lists of its outputs appended, one label a line, as an uncompressed zip archive."""
     stream, files = io.BytesIO(content), labels_files(outputs)
@@ -167,6 +174,13 @@ def attached_bytes(content: bytes) -> int:
         return len(content) - min((entry.header_offset for entry in archive.infolist()), default=len(content))
 
 
+def read_custom(entry: bytes | None) -> dict[str, bytes]:
+    """The task's own metadata of the first graph: see `InFile`."""
+    graphs = flat.children(flat.root(entry), MODEL["subgraphs"]) if entry else []
+    found = flat.children(graphs[0], SUBGRAPH["custom"]) if graphs else []
+    return {flat.text(one, CUSTOM["name"]): flat.vector(one, CUSTOM["data"], flat.BYTE).tobytes() for one in found}
+
+
 def read_tensors(entry: bytes | None, content: bytes) -> tuple[list[TensorInfo], list[TensorInfo]]:
     """What is said of inputs and of outputs; nothing where there is no metadata.
 
@@ -181,12 +195,11 @@ def read_tensors(entry: bytes | None, content: bytes) -> tuple[list[TensorInfo],
     if not entry:
         labels = lists.get(LABELS_FILE) or next(iter(lists.values()), ())
         return [], [TensorInfo("", labels=labels)] if labels else []
-    root = Table(entry, int(flatbuffers.encode.Get(flatbuffers.packer.uoffset, entry, 0)))
-    graphs = _children(root, MODEL["subgraphs"])
-    inputs, outputs = (_children(graphs[0], SUBGRAPH[side]) if graphs else [] for side in ("inputs", "outputs"))
+    graphs = flat.children(flat.root(entry), MODEL["subgraphs"])
+    inputs, outputs = (flat.children(graphs[0], SUBGRAPH[side]) if graphs else [] for side in ("inputs", "outputs"))
     return (
-        [TensorInfo(_text(one, TENSOR["name"]), scale=_scale(one)) for one in inputs],
-        [TensorInfo(_text(one, TENSOR["name"]), labels=_labels(one, lists)) for one in outputs],
+        [TensorInfo(flat.text(one, TENSOR["name"]), scale=_scale(one)) for one in inputs],
+        [TensorInfo(flat.text(one, TENSOR["name"]), labels=_labels(one, lists)) for one in outputs],
     )
 
 
@@ -200,7 +213,7 @@ def _label_lists(content: bytes) -> dict[str, tuple[str, ...]]:
 
 
 def _labels(tensor: Table, lists: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    names = [_text(file, FILE["name"]) for file in _children(tensor, TENSOR["files"])]
+    names = [flat.text(file, FILE["name"]) for file in flat.children(tensor, TENSOR["files"])]
     if names and not lists:
         raise ValueError("the label list that its metadata speaks of is missing from its end")
     found = [lists[name] for name in names if name in lists]
@@ -208,29 +221,9 @@ def _labels(tensor: Table, lists: dict[str, tuple[str, ...]]) -> tuple[str, ...]
 
 
 def _scale(tensor: Table) -> PixelScale | None:
-    for unit in _children(tensor, TENSOR["process_units"]):
-        kind = unit.Offset(4)
-        if kind and unit.Get(number_types.Uint8Flags, unit.Pos + kind) == NORMALIZATION:
-            options = Table(unit.Bytes, unit.Indirect(unit.Pos + unit.Offset(6)))
-            mean, std = (_floats(options, NORMALIZATION_FIELDS[name]) for name in ("mean", "std"))
-            return PixelScale.standardizing(mean, std) if mean and std else None
+    for unit in flat.children(tensor, TENSOR["process_units"]):
+        options = flat.field(unit, 1)
+        if options is not None and flat.scalar(unit, 0, flat.BYTE) == NORMALIZATION:
+            mean, std = (flat.vector(options, NORMALIZATION_FIELDS[name], flat.FLOAT) for name in ("mean", "std"))
+            return PixelScale.standardizing(mean.tolist(), std.tolist()) if len(mean) and len(std) else None
     return None
-
-
-def _text(table: Table, slot: int) -> str:
-    offset = table.Offset(4 + 2 * slot)
-    return table.String(table.Pos + offset).decode("utf-8", "replace") if offset else ""
-
-
-def _children(table: Table, slot: int) -> list[Table]:
-    """The tables in a field that is a list of tables."""
-    offset = table.Offset(4 + 2 * slot)
-    if not offset:
-        return []
-    start = table.Vector(offset)
-    return [Table(table.Bytes, table.Indirect(start + 4 * number)) for number in range(table.VectorLen(offset))]
-
-
-def _floats(table: Table, slot: int) -> tuple[float, ...]:
-    offset = table.Offset(4 + 2 * slot)
-    return tuple(table.GetVectorAsNumpy(number_types.Float32Flags, offset).tolist()) if offset else ()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilenets.tflite.edit.answers import POSTPROCESS, RESULTS
 from keras_mobilenets.tflite.file import Source, Tensor, TFLiteFile, read_tflite
 
 
@@ -154,6 +155,9 @@ def named_tensors(file: TFLiteFile, side: str) -> dict[str, Tensor]:
     graph, signature = file.graph, next(iter(file.signatures.values()), {})
     names = {index: name for name, index in signature.get(side, {}).items()}
     indices = graph.inputs if side == "inputs" else graph.outputs
+    for operator in graph.operators if side == "outputs" else ():
+        if operator.name == POSTPROCESS:  # converters call them :1, :3, :0, :2, in any order
+            names |= dict(zip(operator.outputs, RESULTS, strict=False))
     tensors = {names.get(index) or graph.tensors[index].name or str(index): graph.tensors[index] for index in indices}
     return tensors if len(tensors) == len(indices) else {str(index): graph.tensors[index] for index in indices}
 

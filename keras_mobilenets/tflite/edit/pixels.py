@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilenets.tflite.edit.adding import add_buffer, add_tensor, grid, operation
 from keras_mobilenets.tflite.file import Graph, Operator, schema
 
 STEEPNESS = 200.0  # > 128 / 0.75, so that one pixel saturates; XNNPACK's additions take ratios of scales below 256
@@ -37,18 +38,19 @@ def quicken(model: Any) -> None:
         return
     scale, zero_point = result.quantization.scale[0], int(result.quantization.zeroPoint[0])
     upright = zero_point >= 0
-    model.buffers.append(schema.BufferT(np.array([96 if upright else -32], np.int8).view(np.uint8)))  # 0.75, -0.25
-    steep = 2 * STEEPNESS * scale
-    wrapped = _add_tensor(graph, pixels.shape, steep, 0)
-    constant = _add_tensor(graph, [1], steep / SHARE, 0, len(model.buffers) - 1)
-    jump = _add_tensor(graph, pixels.shape, 2 * scale, -1)
-    wrapped_again = _add_tensor(graph, pixels.shape, scale, zero_point - 128 if upright else zero_point + 128)
+    steep, shape, kind = 2 * STEEPNESS * scale, pixels.shape, schema.TensorType.INT8
+    wrapped = add_tensor(graph, shape, kind, quantization=grid(steep, 0))
+    number = add_buffer(model, np.array([96 if upright else -32], np.int8))  # 0.75, -0.25
+    constant = add_tensor(graph, [1], kind, buffer=number, quantization=grid(steep / SHARE, 0))
+    jump = add_tensor(graph, shape, kind, quantization=grid(2 * scale, -1))
+    start = zero_point - 128 if upright else zero_point + 128
+    wrapped_again = add_tensor(graph, shape, kind, quantization=grid(scale, start))
     jump_inputs = [wrapped, constant] if upright else [constant, wrapped]
     graph.operators[:1] = [
-        _operator(model, "CAST", [first.inputs[0]], wrapped),
-        _operator(model, "ADD" if upright else "SUB", jump_inputs, jump, "RELU"),
-        _operator(model, "CAST", [first.inputs[0]], wrapped_again),
-        _operator(model, "SUB" if upright else "ADD", [wrapped_again, jump], first.outputs[0]),
+        _operation(model, "CAST", [first.inputs[0]], wrapped),
+        _operation(model, "ADD" if upright else "SUB", jump_inputs, jump, "RELU"),
+        _operation(model, "CAST", [first.inputs[0]], wrapped_again),
+        _operation(model, "SUB" if upright else "ADD", [wrapped_again, jump], first.outputs[0]),
     ]
 
 
@@ -72,30 +74,9 @@ def _subtracts_128(code: Any, pixels: Any, result: Any) -> bool:
     )
 
 
-def _add_tensor(graph: Any, shape: Any, scale: float, zero_point: int, buffer: int = 0) -> int:
-    quantization = schema.QuantizationParametersT(
-        scale=np.array([scale], np.float32), zeroPoint=np.array([zero_point], np.int64)
-    )
-    tensor = schema.TensorT(np.array(shape, np.int32), schema.TensorType.INT8, buffer, quantization=quantization)
-    tensor.hasRank = True
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
-def _operator(model: Any, name: str, inputs: list[int], output: int, activation: str = "NONE") -> Any:
-    operator = schema.OperatorT(_code(model, name), np.array(inputs, np.int32), np.array([output], np.int32))
+def _operation(model: Any, name: str, inputs: list[int], output: int, activation: str = "NONE") -> Any:
+    options = None
     if name != "CAST":
         make = {"ADD": schema.AddOptionsT, "SUB": schema.SubOptionsT}[name]
-        operator.builtinOptions = make(getattr(schema.ActivationFunctionType, activation))
-        operator.builtinOptionsType = getattr(schema.BuiltinOptions, make.__name__[:-1])
-    return operator
-
-
-def _code(model: Any, name: str) -> int:
-    """The number of an operation in the model's list, to which it is added if need be."""
-    number, version = getattr(schema.BuiltinOperator, name), VERSIONS[name]
-    for index, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == number and code.version >= version:
-            return index
-    model.operatorCodes.append(schema.OperatorCodeT(number, None, version, number))
-    return len(model.operatorCodes) - 1
+        options = make(getattr(schema.ActivationFunctionType, activation))
+    return operation(model, name, inputs, [output], version=VERSIONS[name], options=options)

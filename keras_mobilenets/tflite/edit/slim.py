@@ -69,6 +69,7 @@ def slim(
     fast_pixels: bool = False,
     origin: Mapping[str, tuple[str, float]] | None = None,
     metadata: Mapping[str, bytes] | None = None,
+    add_operations: Callable[[Any], None] | None = None,
 ) -> bytes:
     """The same model in fewer bytes.
 
@@ -82,6 +83,7 @@ def slim(
         origin: by the name of a tensor's layer, the operation of the quantized model that made it and how many times
             larger than in the model it is; `TFLiteFile.origin` gives it back by tensor.
         metadata: entries to add, by name.
+        add_operations: puts more behind the outputs, in the object tree.
 
     Returns:
         The content of the new file.
@@ -105,6 +107,8 @@ def slim(
         entries[ORIGIN] = _origin(model.subgraphs[0], origin)
     if len(model.subgraphs) == 1:
         _sign(model, input_names, output_names)
+    if add_operations is not None:
+        add_operations(model)
     for name, entry in entries.items():
         _add_metadata(model, name, entry)
     _share_buffers(model)
