@@ -14,6 +14,7 @@ _MODULES = (
     *("quantization.deploy", "quantization.layers", "quantization.twin", "quantization.observers"),
     *("quantization.quantizers", "integer.layer", "integer.convolution", "integer.arithmetic"),
     *("integer.tables", "integer.moving", "integer.windows", "tasks.box_losses", "tasks.crossentropy"),
+    "tasks.pixel_losses",
 )
 
 

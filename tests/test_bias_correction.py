@@ -52,6 +52,18 @@ def test_a_bias_is_left_alone_that_nothing_can_be_told_of():
     assert channel_means(keras.Model(inputs, outputs), images(2)[:, :4, :4]) == {}
 
 
+@pytest.mark.filterwarnings("ignore:Of model")  # the highest values stay in float
+def test_layers_that_give_several_values_are_passed():
+    inputs = keras.Input((4, 4, 4))
+    parts = keras.ops.split(keras.layers.Conv2D(6, 1, name="conv")(inputs), 3, axis=-1)
+    whole = keras.layers.Concatenate()([parts[2], parts[0], parts[1]])
+    model = keras.Model(inputs, [whole, *keras.ops.top_k(whole, 2)])
+    values = np.random.default_rng(0).uniform(-1, 1, (20, 4, 4, 4)).astype("float32")
+    quantized = post_training_quantize(model, values)
+    # 8 bits of about [-3, 3], once for the pixels and once for the sums.
+    np.testing.assert_allclose(quantized(values)[0], model(values)[0], atol=0.05)
+
+
 def test_one_post_training_quantization_behind_every_door(tmp_path):
     import tensorflow as tf
 

@@ -104,9 +104,9 @@ def several(kind):
 
 
 REFUSED = {
-    "two outputs": "A classifier is needed",
-    "masks": "A classifier is needed",
-    "one number": "A classifier is needed",
+    "two outputs": "It cannot be told what the model is for",
+    "masks": "It cannot be told what the model is for",
+    "one number": "It cannot be told what the model is for",
     "two inputs": "A model of one image is needed",
     "a vector": "A model of one image is needed",
     "any size": "images of any size",

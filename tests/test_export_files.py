@@ -15,7 +15,7 @@ from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.tflite import TFLiteModel, audit, metadata, read_tflite
 from keras_mobilenets.tflite.arena import arena_bytes
 from keras_mobilenets.tflite.edit.constants import set_constant
-from keras_mobilenets.tflite.edit.slim import slim
+from keras_mobilenets.tflite.edit.slim import pack, slim
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor, schema, unpack
 from keras_mobilenets.tflite.metadata import TensorInfo
 
@@ -102,6 +102,15 @@ def test_slim_file_answers_as_the_whole_one(delegate):
     np.testing.assert_array_equal(*answers)
     names = [tensor.name for tensor in read_tflite(small).graph.tensors]
     assert names[0] == "image" and max(map(len, names)) <= 40
+
+
+def test_a_file_of_several_graphs_has_its_names(path):
+    """As loops have, which an LSTM becomes: the first graph is the model."""
+    model = unpack(path.read_bytes())
+    model.subgraphs += unpack(path.read_bytes()).subgraphs
+    model.metadata = None
+    graph = read_tflite(slim(pack(model), input_names=["photo"], output_names=["flower"])).graph
+    assert [graph.tensors[index].name for index in (*graph.inputs, *graph.outputs)] == ["photo", "flower"]
 
 
 def test_a_constant_that_others_read_is_not_changed(path):

@@ -28,7 +28,7 @@ FLOORS = [  # imports run downwards only: a part may import what stands on a flo
     {"quantization"},
     {"export"},
     {"interop", "data"},
-    {"diagnosis", "training", "analysis", "apps"},
+    {"diagnosis", "training", "analysis", "loaders", "apps"},
     {"cli"},
     {"__main__"},
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from keras_mobilenets.tflite.labels import labels_by_output, parse_labels, read_label_list, write_labels
@@ -21,6 +22,8 @@ TEXT = "\n".join(NAMES)
         {"1": "tulip", "0": "Gänseblümchen"},  # from JSON
         pytest.param((name for name in NAMES), id="generator"),  # whose own text differs from process to process
         ["1 tulip", "0 Gänseblümchen"],
+        [name.encode() for name in NAMES],
+        np.array(NAMES),
     ],
     ids=str,
 )
@@ -28,14 +31,24 @@ def test_names_in_order(labels):
     assert read_label_list(labels) == NAMES
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
-@pytest.mark.parametrize("text", [TEXT, TEXT + "\n\n", TEXT.replace("\n", "\r\n"), "0 Gänseblümchen\n1 tulip\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(TEXT, TEXT + "\n\n", TEXT.replace("\n", "\r\n"), "0 Gänseblümchen\n1 tulip\n"),
+        *(f"1{between}tulip\n0{between}Gänseblümchen" for between in (": ", ",", ". ", ") ", " - ", "=", "\t", ";")),
+        *(f"tulip{between}1\nGänseblümchen{between}0\n" for between in (": ", ",", "\t", "=")),
+        *('{"tulip": 1,\n "Gänseblümchen": 0}', '{"1": "tulip", "0": "Gänseblümchen"}', '["Gänseblümchen", "tulip"]'),
+    ],
+)
 def test_files(tmp_path, text, encoding):
     (tmp_path / "labels.txt").write_bytes(text.encode(encoding))
     assert read_label_list(tmp_path / "labels.txt") == NAMES
 
 
-@pytest.mark.parametrize("names", [["a b", "c"], ["7", "3"], ["2 of clubs", "7 of hearts"], ["", "b"]])
+@pytest.mark.parametrize(
+    "names", [["a b", "c"], ["7", "3"], ["2 of clubs", "7 of hearts"], ["", "b"], ["class 1", "class 0"]]
+)
 def test_what_is_written_is_read(names):
     assert parse_labels(write_labels(names)) == read_label_list(names) == names
     assert read_label_list(["a\u2028b", "c\x85d\n"]) == ["a b", "c d"]  # one line to anyone's reader
@@ -45,7 +58,19 @@ def test_what_no_line_can_hold_shifts_nothing():
     assert parse_labels(write_labels(["two\nlines", "b\udce9t\udce9", "c"])) == ["two lines", "bété", "c"]
 
 
-@pytest.mark.parametrize("labels", [{"a", "b"}, frozenset("ab"), {"a": 0, "b": 2}, {"a": 1, "b": 1}, {1: "a", 2: "b"}])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"a", "b"},
+        frozenset("ab"),
+        {"a": 0, "b": 2},
+        {"a": 1, "b": 1},
+        {1: "a", 2: "b"},
+        [("a", 1), ("b", 0)],
+        ["a", None],
+        3,
+    ],
+)
 def test_what_has_no_order_is_refused(labels):
     with pytest.raises(ValueError, match="in the order of the scores|each of the indices 0 to 1 one name"):
         read_label_list(labels)

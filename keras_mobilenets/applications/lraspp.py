@@ -82,29 +82,31 @@ def LRASPP(
         output_stride=output_stride,
         **options,
     )
-    outputs = lraspp_head(applications.endpoints(trunk), classes=classes, filters=filters, ratio=output_stride // 8)
+    outputs = lraspp_head(applications.endpoints(trunk), classes=classes, filters=filters)
     return common.finish(outputs, trunk.inputs[0], name=name or f"lraspp_{trunk.name}", weights=weights)
 
 
-def lraspp_head(maps: Mapping[str, Any], *, classes: int, filters: int = FILTERS, ratio: int = 2) -> dict[str, Any]:
+def lraspp_head(maps: Mapping[str, Any], *, classes: int, filters: int = FILTERS) -> dict[str, Any]:
     """Puts LR-ASPP on a network's feature maps.
 
     Args:
-        maps: by name, as `endpoints` gives them.
+        maps: by name, as `endpoints` gives them: it looks at the last one and at that of stride 8, or half the last's.
         classes, filters: see `LRASPP`.
-        ratio: how much smaller the last map is than that of stride 8.
 
     Returns:
         "mask".
     """
-    low, high = maps["stride_8"], list(maps.values())[-1]
+    last = list(maps)[-1]
+    stride = int(last.removeprefix("stride_"))
+    fine = min(8, stride // 2)
+    low, high = maps[f"stride_{fine}"], maps[last]
     x = common.convolution(high, filters, 1, name="head", activation="relu", **_SETTINGS)
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name="head_pool")(high)
     gate = Conv2D(filters, 1, use_bias=False, name="head_gate")(gate)
     x = keras.layers.Multiply(name="head_mul")([x, keras.layers.Activation("sigmoid", name="head_sigmoid")(gate)])
-    x = _larger(x, ratio, "head_resize")
+    x = _larger(x, stride // fine, "head_resize")
     parts = [Conv2D(classes, 1, name="high_classes")(x), Conv2D(classes, 1, name="low_classes")(low)]
-    return {"mask": _larger(keras.layers.Add(name="classes")(parts), 8, "mask")}
+    return {"mask": _larger(keras.layers.Add(name="classes")(parts), fine, "mask")}
 
 
 def _larger(x: Any, factor: int, name: str) -> Any:

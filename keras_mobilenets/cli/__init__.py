@@ -5,48 +5,34 @@ TensorFlow and Keras are imported only when there is work for them: help and mis
 
 from __future__ import annotations
 
-import re
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-import typer.core
 
 from keras_mobilenets.cli import apps, checks
 from keras_mobilenets.cli.errors import command
+from keras_mobilenets.cli.options import (
+    BUILDER,
+    BatchSize,
+    Builder,
+    Commands,
+    Data,
+    KerasFile,
+    Listing,
+    ModelFile,
+    Pixels,
+    Seed,
+    Split,
+    Strict,
+    TaskName,
+)
 from keras_mobilenets.cli.request import InputDtype, Quantize, Request, Target, check_builder
-from keras_mobilenets.utils import quiet, require, user_path
-
-if TYPE_CHECKING:
-    from keras_mobilenets.pixels import PixelScale
-
-    Pixels = PixelScale | None  # what the callback makes of the text
-else:
-    Pixels = Annotated[
-        str | None,
-        typer.Option(
-            metavar="BLACK,WHITE",
-            callback=checks.pixels,
-            show_default="what the model says",
-            help="What the model takes for pixels: 0,255, 0,1 or -1,1, or MEAN/STD, by channel, of pixels in [0, 255].",
-        ),
-    ]
-
-
-class _Commands(typer.core.TyperGroup):
-    """All commands: `~` in an argument or behind `=` is the home folder, as a shell leaves it to be."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, [re.sub(r"^(--[\w-]+=)?(~.*)", _at_home, one) for one in args])
-
-
-def _at_home(argument: re.Match[str]) -> str:
-    return (argument[1] or "") + str(user_path(argument[2]))
-
+from keras_mobilenets.loaders import LOADERS, USUAL_TASK
+from keras_mobilenets.utils import quiet, require
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     name="keras-mobilenets",
     no_args_is_help=True,
     add_completion=False,
@@ -55,47 +41,13 @@ app = typer.Typer(
 )
 app.add_typer(apps.app, name="app", rich_help_panel="Use a model")
 
-Builder = Annotated[
-    str,
-    typer.Option("--model", callback=checks.model, help="MobileNet, MobileNetV2, MobileNetV3Small, MobileNetV3Large."),
-]
-Data = Annotated[
-    str,
-    typer.Option(callback=checks.data, help="A folder with one sub-folder of pictures per class, or a TFDS name."),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures in a training step.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures instead of leaving them out.")]
-KerasFile = Annotated[Path, typer.Argument(callback=checks.keras_file, help="A .keras file.")]
-ModelFile = Annotated[Path, typer.Argument(callback=checks.model_file, help="A .tflite or .keras file.")]
-
-BUILDER = "Options of a builder"
-
-
-class Listing(str, Enum):
-    """What `list` can list."""
-
-    variants = "variants"
-    models = "models"
-    datasets = "datasets"
-    recipes = "recipes"
-
-
-class Split(str, Enum):
-    """Which pictures `evaluate` uses."""
-
-    held_out = "held-out"
-    all = "all"
-
 
 @app.command(rich_help_panel="From pictures to a .tflite")
 @command
 def train(
     context: typer.Context,
-    task: Annotated[str, typer.Option(callback=checks.task, help="What the model is for: classification.")] = (
-        "classification"
-    ),
-    data: Data = "digits",
+    task: TaskName = USUAL_TASK,
+    data: Data = None,
     model: Builder = "MobileNetV3Small",
     alpha: Annotated[
         float | None, typer.Option(callback=checks.alpha, show_default="0.5; with weights 1", help="Width multiplier.")
@@ -109,12 +61,10 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            callback=checks.recipe, show_default="scratch; with weights finetune", help="One of `list recipes`."
-        ),
+        typer.Option(callback=checks.recipe, show_default="the task's", help="One of `list recipes`."),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(callback=checks.teacher, help="A .keras classifier to learn from, too.")
+        Path | None, typer.Option(callback=checks.teacher, help="A .keras model to learn from, too.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, show_default="the recipe's", help="In float.")] = None,
     quantize_epochs: Annotated[
@@ -131,9 +81,7 @@ def train(
     ] = False,
     augment: Annotated[
         list[str],
-        typer.Option(
-            callback=checks.augment, help="none, crop, crop_flip; with rand_augment, random_erasing, mix_up, cut_mix."
-        ),
+        typer.Option(callback=checks.augment, help="; ".join(f"{name}: {one.words}" for name, one in LOADERS.items())),
     ] = ["auto"],  # noqa: B006
     strict: Strict = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for it, too.")] = False,
@@ -163,7 +111,7 @@ def train(
 def quantize(
     model: KerasFile,
     output: Annotated[Path, typer.Argument(callback=checks.tflite_path, help="The .tflite file to write.")],
-    data: Data = "digits",
+    data: Data = None,
     epochs: Annotated[int, typer.Option(min=0, help="Quantization-aware; 0 only calibrates.")] = 0,
     batch_size: BatchSize = 64,
     seed: Seed = 0,
@@ -172,7 +120,7 @@ def quantize(
     ] = False,
     pixels: Pixels = None,
 ) -> None:
-    """Turn a float .keras classifier into a full-integer .tflite, with pictures it was trained on."""
+    """Turn a float .keras model into a full-integer .tflite, with pictures it was trained on."""
     with quiet():
         from keras_mobilenets.cli.conversion import quantize
 
@@ -283,7 +231,10 @@ def export(
 def predict(
     model: ModelFile,
     images: Annotated[list[str], typer.Argument(help="Pictures; with --runner globs of them, then Beam's options.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many to show, where each class has a score.")] = 3,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the pictures with what was found drawn into them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per picture.")] = False,
     runner: Annotated[
         str | None,
@@ -309,7 +260,7 @@ def predict(
         with quiet():
             from keras_mobilenets.cli.answers import predict
 
-        predict(model, paths, top=top, as_json=as_json, pixels=pixels)
+        predict(model, paths, top=top, draw=draw, as_json=as_json, pixels=pixels)
         return
     patterns, flags = checks.batch(model, images, output)
     require("apache_beam", "beam")
@@ -322,7 +273,7 @@ def predict(
 @command
 def evaluate(
     model: ModelFile,
-    data: Data = "digits",
+    data: Data = None,
     split: Annotated[
         Split, typer.Option(help="The pictures that `train` holds out, or all in a folder.")
     ] = Split.held_out,
@@ -331,7 +282,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     pixels: Pixels = None,
 ) -> None:
-    """Measure a model's accuracy on labelled pictures."""
+    """Measure how well a model does on pictures whose answer is known."""
     with quiet():
         from keras_mobilenets.cli.answers import evaluate
 

@@ -3,95 +3,111 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from keras_mobilenets.cli.errors import errors
-from keras_mobilenets.cli.evaluation import Comparison, compare, read_batches
-from keras_mobilenets.cli.models import Classifier, check_classes, open_classifier
-from keras_mobilenets.data.folder import scan_folder
-from keras_mobilenets.data.images import BrokenImage, printable, read_image
+from keras_mobilenets.cli.evaluation import compare, read_batches
+from keras_mobilenets.cli.models import PictureModel, check_classes, open_model
+from keras_mobilenets.data.images import BrokenImage, printable, read_pixels
 from keras_mobilenets.data.names import is_folder
+from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.tasks.classification import class_name
+from keras_mobilenets.tasks.task import class_name
+from keras_mobilenets.utils import atomic_path
 
 console = Console(highlight=False)
 
 
-def predict(model: Path, images: list[Path], *, top: int, as_json: bool, pixels: PixelScale | None) -> None:
-    """Prints the likeliest classes of each picture; broken ones are named, and make the command fail at its end."""
-    classifier = open_classifier(model, pixels)
+def predict(
+    model: Path, images: list[Path], *, top: int, as_json: bool, pixels: PixelScale | None, draw: Path | None = None
+) -> None:
+    """Prints what is in each picture; broken ones are named, and make the command fail at its end."""
+    opened = open_model(model, pixels)
     width = max(len(printable(path)) for path in images)
     broken = 0
-    for path in images:
+    for number, path in enumerate(images):
         try:
-            image = read_image(path, classifier.image_size)
+            answer = opened.predict(opened.read(path)[np.newaxis])[0]
+            if draw is not None:
+                _draw(opened.task.show(read_pixels(path), answer), draw / f"{number:03}-{path.stem}.png")
         except BrokenImage as error:
             errors.print(str(error), markup=False, soft_wrap=True)
             broken += 1
             continue
-        best = classifier.best(classifier.predict(image[np.newaxis])[0], top)
+        best = opened.best(answer, top)
         if as_json:
-            print(json.dumps({"image": str(path), "classes": best}))
+            print(json.dumps({"image": str(path), opened.task.found: best}))
         else:
             print(f"{printable(path):{width}}  " + "  ".join(f"{one['name']} {one['score']:.1%}" for one in best))
     if broken:
         raise typer.Exit(1)
 
 
+def _draw(picture: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG")
+
+
 def evaluate(
-    model: Path, data: str, *, everything: bool, seed: int, strict: bool, as_json: bool, pixels: PixelScale | None
+    model: Path,
+    data: str | None,
+    *,
+    everything: bool,
+    seed: int,
+    strict: bool,
+    as_json: bool,
+    pixels: PixelScale | None,
 ) -> None:
     """Prints how well a model does on pictures whose answer is known."""
-    classifier = open_classifier(model, pixels)
-    if is_folder(data):
-        found, names, broken = _folder(classifier, data, everything, seed, strict)
-    else:
-        found, names, broken = *_data_set(classifier, data, seed), ()
+    opened = open_model(model, pixels)
+    data = data or LOADERS[opened.task.name].bundled
+    held_out = _folder if is_folder(data) else _data_set
+    batches, names, broken = held_out(opened, data, everything=everything, seed=seed, strict=strict)
+    found = compare({"model": opened}, batches)
     for line in broken:
         errors.print(f"left out: {line}", markup=False, soft_wrap=True)
     figures = found.score("model")
     result = {
         "model": str(model),
         "data": data,
-        "pictures": len(found.labels),
+        "pictures": len(found.truth),
         "left_out": len(broken),
         **figures,
         "classes": {
             class_name(label, names): counts
-            for label, counts in found.task.by_class(found.scores["model"], found.labels).items()
+            for label, counts in found.task.by_class(found.answers["model"], found.truth).items()
         },
     }
     print(json.dumps(result)) if as_json else console.print(_table(result, figures))
 
 
-def _folder(
-    classifier: Classifier, data: str, everything: bool, seed: int, strict: bool
-) -> tuple[Comparison, Sequence[str], tuple[str, ...]]:
+Asked = tuple[Iterable[tuple[Any, Any]], Sequence[str], Sequence[str]]  # batches, class names, what was left out
+
+
+def _folder(model: PictureModel, data: str, *, everything: bool, seed: int, strict: bool) -> Asked:
     on_error = "raise" if strict else "skip"
-    folder = scan_folder(data, seed=seed, on_error=on_error, class_names=classifier.labels)
-    check_classes(classifier.task, folder.class_names, data)
-    paths, labels = list(folder.val.paths), folder.val.labels
-    if everything:
-        paths, labels = [*folder.train.paths, *paths], np.concatenate([folder.train.labels, labels])
-    found = compare({"model": classifier}, read_batches(paths, labels, classifier.image_size))
-    return found, folder.class_names, folder.broken
+    folder = LOADERS[model.task.name].scanned(data, seed=seed, on_error=on_error, class_names=model.labels)
+    check_classes(model.task, folder.class_names, data)
+    splits = [folder.train, folder.val] if everything else [folder.val]
+    return (batch for split in splits for batch in read_batches(split, model)), folder.class_names, folder.broken
 
 
-def _data_set(classifier: Classifier, data: str, seed: int) -> tuple[Comparison, Sequence[str]]:
-    from keras_mobilenets.data import load
-
-    pictures = load(data, image_size=classifier.image_size, seed=seed)
+def _data_set(model: PictureModel, data: str, *, everything: bool, seed: int, strict: bool) -> Asked:
+    pictures = LOADERS[model.task.name].loaded(data, image_size=model.image_size, seed=seed)
     names = list(pictures.class_names)
-    if classifier.labels is not None and classifier.labels != names:
-        raise ValueError(f"The model's classes are not those of {data}: {classifier.labels[:5]}... and {names[:5]}...")
-    check_classes(classifier.task, names, data)
-    return compare({"model": classifier}, pictures.val.as_numpy_iterator()), names
+    if model.labels is not None and model.labels != names:
+        raise ValueError(f"The model's classes are not those of {data}: {model.labels[:5]}... and {names[:5]}...")
+    check_classes(model.task, names, data)
+    return pictures.val.as_numpy_iterator(), names, ()
 
 
 def _table(result: dict, figures: dict[str, float | None]) -> Table:

@@ -58,9 +58,9 @@ def deployed(path: Path, name: str | None, pixels: Any) -> Any:
     """A file that runs here, takes pictures, and has as many labels as classes."""
     with quiet():
         from keras_mobilenets.apps.about import Deployed
-        from keras_mobilenets.cli.models import saved_labels, tflite_classifier
+        from keras_mobilenets.cli.models import saved_labels, tflite_model
         from keras_mobilenets.tflite import read_tflite
 
         file = read_tflite(path)
-        found = tflite_classifier(path, saved_labels(path), pixels=pixels)
+        found = tflite_model(path, saved_labels(path), pixels=pixels)
     return Deployed(file, found.task, name or path.stem, found.labels, pixels)

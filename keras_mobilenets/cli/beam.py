@@ -21,16 +21,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState, create_runner
 from rich.console import Console
 
-from keras_mobilenets.cli.models import Classifier, saved_labels, tflite_classifier
+from keras_mobilenets.cli.models import PictureModel, saved_labels, tflite_model
 from keras_mobilenets.data.images import BrokenImage, read_image
 from keras_mobilenets.pixels import PixelScale
+from keras_mobilenets.tasks import Task
 
 LOCAL = "DirectRunner"  # what `--runner beam` is
 PAUSES = 1.0, 4.0  # seconds before a file is read again; stores have short outages
 BATCH_SIZE = 64  # pictures that a worker holds for the model: 10 MB at 224 x 224
 ANSWERED, BROKEN = "answered", "broken"
-CLASS = pyarrow.struct([("name", pyarrow.string()), ("score", pyarrow.float32())])
-SCHEMA = pyarrow.schema([("image", pyarrow.string()), ("classes", pyarrow.list_(CLASS))])
+FIELDS = {"name": pyarrow.string(), "score": pyarrow.float32(), "box": pyarrow.list_(pyarrow.float32())}
 
 _one_at_a_time = threading.Lock()  # a worker's threads share the model, and its interpreter is not for two of them
 console = Console(highlight=False)
@@ -41,17 +41,19 @@ class ReadPictures(beam.DoFn):
 
     Args:
         image_size: (height, width) that the model sees.
+        crop: whether it sees the middle, as `read_image` has it.
         pauses: seconds to wait after each failed attempt to read a file, before the next.
     """
 
-    def __init__(self, image_size: tuple[int, int], pauses: Sequence[float] = PAUSES) -> None:
+    def __init__(self, image_size: tuple[int, int], crop: bool = True, pauses: Sequence[float] = PAUSES) -> None:
         super().__init__()
         self.image_size = image_size
+        self.crop = crop
         self.pauses = pauses
 
     def process(self, path: str) -> Iterator[Any]:
         try:
-            pixels = read_image(self._read(path), self.image_size)
+            pixels = read_image(self._read(path), self.image_size, crop=self.crop)
         except (BrokenImage, OSError) as error:
             Metrics.counter(__name__, BROKEN).inc()
             yield beam.pvalue.TaggedOutput(BROKEN, {"image": path, "reason": str(error).removeprefix("image: ")})
@@ -71,8 +73,8 @@ class ReadPictures(beam.DoFn):
         raise AssertionError("unreachable")
 
 
-class TFLiteHandler(ModelHandler[np.ndarray, list, Classifier]):
-    """How RunInference asks a `.tflite` classifier: from pixels to the likeliest classes.
+class TFLiteHandler(ModelHandler[np.ndarray, list, PictureModel]):
+    """How RunInference asks a `.tflite` model: from pixels to what it found.
 
     The file travels inside of the pipeline, so that workers need no access to it.
 
@@ -90,11 +92,11 @@ class TFLiteHandler(ModelHandler[np.ndarray, list, Classifier]):
         self.top = top
         self.pixels = pixels
 
-    def load_model(self) -> Classifier:
-        return tflite_classifier(self.content, self.labels, pixels=self.pixels)
+    def load_model(self) -> PictureModel:
+        return tflite_model(self.content, self.labels, pixels=self.pixels)
 
     def run_inference(
-        self, batch: Sequence[np.ndarray], model: Classifier, inference_args: dict[str, Any] | None = None
+        self, batch: Sequence[np.ndarray], model: PictureModel, inference_args: dict[str, Any] | None = None
     ) -> list[list]:
         with _one_at_a_time:
             answers = model.predict(np.stack(batch))
@@ -128,7 +130,7 @@ def predict(
     """
     name, suffix = os.path.splitext(output)
     labels = saved_labels(model)
-    classifier = tflite_classifier(model, labels, pixels=pixels)  # here first: a file that is none is told now
+    opened = tflite_model(model, labels, pixels=pixels)  # here first: a file that is none is told now
     _check(patterns, name)
     try:
         chosen = create_runner(LOCAL if runner == "beam" else runner)
@@ -137,11 +139,13 @@ def predict(
         raise ValueError(f"--runner {runner}: {error}") from error
 
     paths = pipeline | beam.Create(patterns) | MatchAll() | beam.Map(lambda file: file.path) | beam.Reshuffle()
-    read = paths | "Read" >> beam.ParDo(ReadPictures(classifier.image_size)).with_outputs(BROKEN, main="pixels")
+    pictures = beam.ParDo(ReadPictures(opened.image_size, opened.task.crops))
+    read = paths | "Read" >> pictures.with_outputs(BROKEN, main="pixels")
     handler = KeyedModelHandler(TFLiteHandler(model.read_bytes(), labels, top, pixels))
-    answers = read.pixels | RunInference(handler) | beam.MapTuple(lambda path, best: {"image": path, "classes": best})
+    found = opened.task.found
+    answers = read.pixels | RunInference(handler) | beam.MapTuple(lambda path, best: {"image": path, found: best})
     if suffix == ".parquet":
-        answers | "Write" >> beam.io.WriteToParquet(name, SCHEMA, file_name_suffix=suffix)
+        answers | "Write" >> beam.io.WriteToParquet(name, _schema(opened.task), file_name_suffix=suffix)
     else:
         _ = answers | "Write" >> WriteLines(name)
     _ = read.broken | "WriteBroken" >> WriteLines(f"{name}.broken", skip_if_empty=True)
@@ -154,6 +158,12 @@ def predict(
     console.print(f"{counts.get(ANSWERED, 0):,} pictures answered: {name}-*{suffix}", soft_wrap=True)
     if counts.get(BROKEN):
         console.print(f"[yellow]{counts[BROKEN]:,} broken:[/] {name}.broken-*.jsonl", soft_wrap=True)
+
+
+def _schema(task: Task) -> pyarrow.Schema:
+    """Of what `describe` gives; only boxes have a box."""
+    fields = [(name, kind) for name, kind in FIELDS.items() if name != "box" or "boxes" in task.targets]
+    return pyarrow.schema([("image", pyarrow.string()), (task.found, pyarrow.list_(pyarrow.struct(fields)))])
 
 
 class WriteLines(beam.PTransform):

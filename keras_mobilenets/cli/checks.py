@@ -9,9 +9,9 @@ from typing import Any
 import typer
 
 from keras_mobilenets.applications.variants import check_builder
+from keras_mobilenets.loaders import LOADERS
 
 MODEL_SUFFIXES = (".tflite", ".keras")
-TRAINED_TASKS = ("classification",)  # of `keras_mobilenets.tasks.TASKS` those that `train` finds data for
 
 
 def model(value: str) -> str:
@@ -23,9 +23,9 @@ def model(value: str) -> str:
 
 
 def task(value: str) -> str:
-    """The name of a task whose data can be loaded."""
-    if value not in TRAINED_TASKS:
-        raise typer.BadParameter(f"must be one of {', '.join(TRAINED_TASKS)}")
+    """The name of a task."""
+    if value not in LOADERS:
+        raise typer.BadParameter(f"must be one of {', '.join(LOADERS)}")
     return value
 
 
@@ -36,27 +36,24 @@ def alpha(value: float | None) -> float | None:
     return value
 
 
-def data(value: str | None) -> str | None:
-    """A folder of classes, or the name of a data set."""
+def data(context: typer.Context, value: str | None) -> str | None:
+    """A folder or the name of a data set: of `--task`, of which the bundled one is the default, else of any task."""
+    known = context.params.get("task")
     if value is None:
-        return None
-    from keras_mobilenets.data.layout import find_layout
+        return LOADERS[known].bundled if known else None
     from keras_mobilenets.data.names import is_folder
 
     try:
-        if is_folder(value):
-            find_layout(value)
+        LOADERS[known].check(value) if known else is_folder(value)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     return value
 
 
-def augment(value: list[str]) -> list[str]:
-    """Names of augmentations."""
-    from keras_mobilenets.data.names import augmentations
-
+def augment(context: typer.Context, value: list[str]) -> list[str]:
+    """Names of augmentations of `--task`."""
     try:
-        return list(augmentations(value))
+        return LOADERS[context.params["task"]].augmented(value)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -14,15 +14,16 @@ from keras_mobilenets.cli import progress
 from keras_mobilenets.cli.errors import errors
 from keras_mobilenets.cli.models import built, check_classes, form_of, load_keras, pixel_scale, saved_labels
 from keras_mobilenets.cli.request import Request
-from keras_mobilenets.data import load as load_data
 from keras_mobilenets.data.images import GREY, BrokenImage, read_image
 from keras_mobilenets.diagnosis import quantization_report
 from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
 from keras_mobilenets.export.conversion import require_tensorflow
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, take_images
 from keras_mobilenets.export.signature import Signature
+from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import is_quantized, post_training_quantize, quantize_model
+from keras_mobilenets.tasks.saved import saved_task
 from keras_mobilenets.training import quantize_aware
 
 REPORT_IMAGES = 256  # of so many a point of accuracy is 2.6
@@ -32,21 +33,23 @@ def quantize(
     model: Path,
     output: Path,
     *,
-    data: str,
+    data: str | None,
     epochs: int,
     batch_size: int,
     seed: int,
     report: bool = False,
     pixels: PixelScale | None = None,
 ) -> None:
-    """Calibrates a float classifier, trains it quantization-aware if asked to, and writes the integer file."""
+    """Calibrates a float model, trains it quantization-aware if asked to, and writes the integer file."""
     require_tensorflow()
     keras.utils.set_random_seed(seed)
     given = load_keras(model)
     if is_quantized(given):
         raise ValueError(f"{model} is quantized already: `keras-mobilenets export` writes it")
-    form, scale = form_of(given), pixel_scale(given, pixels)
-    pictures = load_data(
+    form, scale = form_of(given, saved_task(model)), pixel_scale(given, pixels)
+    loader = LOADERS[form.task.name]
+    data = data or loader.bundled
+    pictures = loader.loaded(
         data,
         image_size=form.image_size,
         batch_size=batch_size,
@@ -63,11 +66,11 @@ def quantize(
     else:
         images = take_images(pictures.train, CALIBRATION_IMAGES)
         quantized = post_training_quantize(given, images, input_range=scale.range)
-    pixels_to_values = scale.mean, scale.std
-    export_tflite(quantized, output, verify=pictures.val, labels=pictures.class_names, normalization=pixels_to_values)
+    options = {"task": form.task, "labels": pictures.class_names, "normalization": (scale.mean, scale.std)}
+    export_tflite(quantized, output, verify=pictures.val, **options)
     if report:
         held_out = pictures.val.unbatch().take(REPORT_IMAGES).batch(batch_size)
-        found = quantization_report(given, quantized, held_out)
+        found = quantization_report(given, quantized, held_out, task=form.task)
         progress.console.print(found, f"Look at {found.save(output.with_suffix('.html'))}", sep="\n")
 
 

@@ -19,14 +19,15 @@ from rich import box
 from rich.table import Table
 
 from keras_mobilenets import __version__
-from keras_mobilenets import data as images
 from keras_mobilenets.cli import progress, report
 from keras_mobilenets.cli.evaluation import compare
-from keras_mobilenets.cli.models import LABELS_FILE, keras_classifier, load_keras, tflite_classifier
+from keras_mobilenets.cli.models import LABELS_FILE, check_classes, keras_model, load_keras, tflite_model
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
 from keras_mobilenets.export import export_tflite
+from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale, unknown
-from keras_mobilenets.tasks import TASKS
+from keras_mobilenets.tasks import TASKS, task_of
+from keras_mobilenets.tasks.saved import write_task
 from keras_mobilenets.tflite import audit
 from keras_mobilenets.tflite.labels import write_labels
 from keras_mobilenets.training import (
@@ -39,7 +40,7 @@ from keras_mobilenets.training import (
     job,
     quantize_aware,
 )
-from keras_mobilenets.training.classifier import build_model
+from keras_mobilenets.training.building import build_model
 from keras_mobilenets.training.devices import first_alone, part, process, without_job
 from keras_mobilenets.training.logs import rows_of
 from keras_mobilenets.utils import atomic_path, locked, quiet, require
@@ -100,7 +101,7 @@ class Job:
             self.writes = process() == 0
             with first_alone():  # may have to be prepared
                 self.data = self._load()
-            self.task = TASKS[settings.task].of(self.data, self.recipe)
+            self.task = TASKS[settings.task].of(self.data, self.recipe, settings.alpha)
             self.teacher = self._teacher()
 
     def run(self) -> None:
@@ -136,11 +137,11 @@ class Job:
         devices = self.settings.devices or ("all" if job() else None)
         return distribute(devices) if devices and not _is_trained(self.folder) else contextlib.nullcontext()
 
-    def _load(self) -> images.ImageData:
+    def _load(self) -> Any:
         settings = self.settings
         progress.step(1, STEPS, f"Reading {settings.data}")
         with progress.counting("pictures") as count:
-            data = images.load(
+            data = LOADERS[settings.task].loaded(
                 settings.data,
                 image_size=settings.image_size,
                 batch_size=settings.batch_size,
@@ -165,9 +166,10 @@ class Job:
         if self.settings.teacher is None:
             return None
         teacher = load_keras(Path(self.settings.teacher))
-        known, asked = teacher.output_shape[-1], len(self.data.class_names)
-        if known != asked:
-            raise ValueError(f"The teacher knows {known} classes, {self.data.name} has {asked}")
+        taught = task_of(teacher)
+        if taught is None or taught.name != self.task.name or len(taught.outputs) > 1:
+            raise ValueError(f"The teacher must be a model of one output for {self.task.name}: its scores are learned")
+        check_classes(taught, self.data.class_names, self.data.name)
         scale = PixelScale.known(teacher)
         if scale is None:
             raise unknown(teacher)
@@ -226,23 +228,22 @@ class Job:
         progress.step(4, STEPS, "Converting to integers and comparing on the held-out pictures")
         if not path.exists():
             with progress.console.status("converting"), quiet():
-                export_tflite(
-                    quantized, path, labels=self.data.class_names, verify=self.data.val, strict=True, verbose=False
-                )
+                options = {"task": self.task, "labels": self.data.class_names, "strict": True, "verbose": False}
+                export_tflite(quantized, path, verify=self.data.val, **options)
         return path
 
     def _compare(self, model: keras.Model, quantized: keras.Model, path: Path) -> None:
         """All three on the held-out pictures; leaves the metrics, the curves and the report."""
-        classifiers = {
-            "float": keras_classifier(model, task=self.task),
-            "qat": keras_classifier(quantized, task=self.task),
-            "tflite": tflite_classifier(path, task=self.task),
+        models = {
+            "float": keras_model(model, task=self.task),
+            "qat": keras_model(quantized, task=self.task),
+            "tflite": tflite_model(path, task=self.task),
         }
         with progress.counting("pictures") as count:
             total = self.data.val_count
             keep = range(0, total, -(-total // KEPT_PICTURES))  # from all over: folders come sorted by class
-            found = compare(classifiers, self.data.val, keep=keep, progress=lambda done: count(done, total))
-        files = dict(zip(classifiers, (*TRAINED, path.name), strict=True))
+            found = compare(models, self.data.val, keep=keep, progress=lambda done: count(done, total))
+        files = dict(zip(models, (*TRAINED, path.name), strict=True))
         metrics = {
             "settings": dataclasses.asdict(self.settings),
             "data": {
@@ -260,7 +261,7 @@ class Job:
                     "file": file,
                     **found.score(name),
                     "size_bytes": (self.folder / file).stat().st_size,
-                    "latency_ms": classifiers[name].latency_ms(found.pictures[0]),
+                    "latency_ms": models[name].latency_ms(found.pictures[0]),
                 }
                 for name, file in files.items()
             },
@@ -292,7 +293,8 @@ class Job:
         # The same layers without the optimizer: a model to use is a third of the size of one to train.
         if self.writes:
             with atomic_path(path) as temporary:
-                type(model)(model.inputs, model.outputs, name=model.name).save(temporary)
+                type(model)(model.inputs, model.output, name=model.name).save(temporary)
+                write_task(temporary, self.task)
 
     def _checkpoints(self, name: str) -> Path:
         return self.folder / "checkpoints" / name
@@ -319,7 +321,7 @@ def _table(metrics: dict[str, Any]) -> Table:
         same = metrics["agreement"].get(name)
         table.add_row(
             one["file"],
-            f"{one[metrics['headline']]:.2%}",
+            f"{one[metrics['headline']] or 0:.2%}",
             "" if same is None else f"{same:.2%}",
             f"{one['size_bytes'] / 1e3:,.0f} kB",
             f"{one['latency_ms']:.2f} ms",

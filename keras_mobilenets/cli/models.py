@@ -1,4 +1,4 @@
-"""A trained classifier, be it a `.keras` or a `.tflite` file: pixels in, the task's answers out."""
+"""A trained model, be it a `.keras` or a `.tflite` file: pixels in, the task's answers out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.data.images import to_grey
+from keras_mobilenets.data.images import read_image, to_grey
 from keras_mobilenets.pixels import PixelScale, unknown
 from keras_mobilenets.tasks.known import task_of
+from keras_mobilenets.tasks.saved import saved_task
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
 from keras_mobilenets.tflite.labels import parse_labels
@@ -39,7 +40,7 @@ class Form:
     task: Task
 
 
-class Classifier:
+class PictureModel:
     """A model that is asked about uint8 pictures, whatever file it comes from.
 
     Args:
@@ -66,8 +67,12 @@ class Classifier:
         self.labels = labels
 
     def predict(self, images: np.ndarray) -> Any:
-        """The task's answers about RGB pictures: (batch, classes) of probabilities."""
+        """The task's answers about RGB pictures, one for each."""
         return self.task.decode(self.run(images if self.channels == 3 else to_grey(images)), self.image_size)
+
+    def read(self, picture: Any) -> np.ndarray:
+        """A picture as the model is shown it."""
+        return read_image(picture, self.image_size, crop=self.task.crops)
 
     def best(self, answer: Any, top: int) -> list[dict[str, Any]]:
         """What the answer about one picture says, the likeliest first: {"name": ..., "score": ...} each."""
@@ -84,7 +89,7 @@ class Classifier:
         return statistics.median(times) * 1e3
 
 
-def open_classifier(path: Path, pixels: PixelScale | None = None) -> Classifier:
+def open_model(path: Path, pixels: PixelScale | None = None) -> PictureModel:
     """Opens a model file; a `.tflite` file without TensorFlow.
 
     Class names are those inside of a `.tflite` file or else in `labels.txt` beside either kind.
@@ -98,8 +103,8 @@ def open_classifier(path: Path, pixels: PixelScale | None = None) -> Classifier:
         ValueError: it is not a model, or not one that takes pictures.
     """
     if path.suffix == ".tflite":
-        return tflite_classifier(path, saved_labels(path), pixels=pixels)
-    return keras_classifier(load_keras(path), saved_labels(path), pixels=pixels)
+        return tflite_model(path, saved_labels(path), pixels=pixels)
+    return keras_model(load_keras(path), saved_labels(path), saved_task(path), pixels)
 
 
 def built(builder: str, image_size: int | None, *, alpha: float, minimalistic: bool, weights: str | None = None) -> Any:
@@ -128,31 +133,31 @@ def saved_labels(path: Path) -> list[str] | None:
     return parse_labels(file.read_bytes()) if file.is_file() else None
 
 
-def tflite_classifier(
+def tflite_model(
     file: Path | bytes,
     labels: list[str] | None = None,
     task: Task | None = None,
     pixels: PixelScale | None = None,
-) -> Classifier:
-    """A classifier out of a `.tflite` file, or out of its content."""
+) -> PictureModel:
+    """A model out of a `.tflite` file, or out of its content."""
     from keras_mobilenets.tflite import TFLiteModel
 
     with quiet():
         model = TFLiteModel(file)
     form, labels = form_of(model.file, task), model.labels or labels
     if pixels is not None:
-        return Classifier(lambda images: model.predict(pixels(images)), form, labels)
+        return PictureModel(lambda images: model.predict(pixels(images)), form, labels)
     if model.normalization is None and model.input_dtype not in ("uint8", "int8"):
         raise ValueError(f"{model.file.source} does not say how pixels are normalized: give {PIXELS_OPTION}")
-    return Classifier(model.predict, form, labels)
+    return PictureModel(model.predict, form, labels)
 
 
-def keras_classifier(
+def keras_model(
     model: Any, labels: list[str] | None = None, task: Task | None = None, pixels: PixelScale | None = None
-) -> Classifier:
-    """A classifier out of a Keras model; what its pixels must be scaled to is read off it where it is not given."""
+) -> PictureModel:
+    """A model out of a Keras model; what its pixels must be scaled to is read off it where it is not given."""
     form, scale, run = form_of(model, task), pixel_scale(model, pixels), _compiled(model)
-    return Classifier(lambda images: run(scale(images)), form, labels)
+    return PictureModel(lambda images: run(scale(images)), form, labels)
 
 
 def pixel_scale(model: Any, given: PixelScale | None) -> PixelScale:
@@ -188,8 +193,9 @@ def form_of(model: Any, task: Task | None = None) -> Form:
     task = task or task_of(model)
     if task is None:
         raise ValueError(
-            "A classifier is needed, of one output (batch, classes) that ends in softmax, sigmoid or, of several "
-            f"classes, logits; this gives {outputs}"
+            "It cannot be told what the model is for. Known are one output (batch, classes) that ends in softmax, "
+            'sigmoid or, of several classes, logits; and "boxes" and "scores", see keras_mobilenets.tasks. '
+            f"It gives {outputs}"
         )
     return Form((height, width), channels, task)
 

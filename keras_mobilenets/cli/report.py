@@ -85,7 +85,7 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
 def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
     """Pictures with what the integer model said: some of its mistakes, if it made any, and others."""
     task = found.task
-    answers, truth = ([every[index] for index in found.kept] for every in (found.scores["tflite"], found.labels))
+    answers, truth = ([every[index] for index in found.kept] for every in (found.answers["tflite"], found.truth))
     wrong = task.hits(answers, truth) < 0.5
     mistakes = _spread(np.flatnonzero(wrong), MISTAKES)
     examples = []

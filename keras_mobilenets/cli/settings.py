@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_mobilenets.tasks import TASKS
 from keras_mobilenets.training.recipes import RECIPES
 from keras_mobilenets.utils import atomic_path
 
@@ -59,7 +60,7 @@ class Settings:
     def decide(cls, **given: Any) -> Settings:
         """Fills in what the user left open; a network that starts from weights needs less training."""
         trained = given["weights"] is not None
-        name = given["recipe"] or ("finetune" if trained else "scratch")
+        name = given["recipe"] or TASKS[given["task"]].recipes[trained]  # type: ignore[index]
         recipe = RECIPES[name]
         if recipe.stages and not trained:
             raise ValueError(f"The recipe {name} starts from weights: add --weights imagenet, or a file")

@@ -31,6 +31,11 @@ class Photos:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def targets(self) -> np.ndarray:
+        """What is to be answered about each."""
+        return self.labels
+
     def take(self, indices: np.ndarray) -> Photos:
         """The chosen files, in the order of `indices`."""
         return Photos(tuple(self.paths[i] for i in indices), self.labels[indices], self.plain[indices])
@@ -99,7 +104,7 @@ def scan_folder(
     else:
         val = _read_split(layout.val, names, broken, progress)
     if broken and on_error == "raise":
-        raise ValueError(_count_broken(broken))
+        raise ValueError(count_broken(broken))
     if not len(val):
         raise ValueError(f"No picture is left to hold out in {printable(layout.val or layout.train)}")
     missing = [] if class_names else [names[label] for label in np.setdiff1d(train.labels, val.labels)]
@@ -146,13 +151,14 @@ def _verdict(file: tuple[str, int]) -> bool | str:
         return str(error)
 
 
-def _count_broken(broken: Sequence[str]) -> str:
+def count_broken(broken: Sequence[str]) -> str:
+    """All lines in one text, after the tenth their number."""
     more = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
     return f"{len(broken)} files are not whole pictures:\n  " + "\n  ".join(broken[:10]) + more
 
 
 def _check_counts(root: Path, photos: Photos, names: tuple[str, ...], broken: list[str], partial: bool) -> None:
-    hint = f". {_count_broken(broken)}" if broken else ""
+    hint = f". {count_broken(broken)}" if broken else ""
     if not len(photos):
         raise ValueError(f"{printable(root)} holds no readable picture{hint}")
     counts = np.bincount(photos.labels, minlength=len(names))

@@ -33,19 +33,22 @@ class BrokenImage(ValueError):
     """A file that is not a whole, readable picture."""
 
 
-def read_image(source: Picture, image_size: int | tuple[int, int], *, channels: int = 3) -> np.ndarray:
+def read_image(
+    source: Picture, image_size: int | tuple[int, int], *, channels: int = 3, crop: bool = True
+) -> np.ndarray:
     """Reads a picture as a classifier is evaluated: upright, RGB, over white, central crop, resized.
 
     The crop is the central 87.5 % of the largest part that has the wanted proportions; a thumbnail (short side up
-    to 64 pixels) is not cropped. The resizing is bilinear with antialiasing. What is transparent shows white. Values of
-    more than 8 bits are scaled to what they show, see `value_range`; where no range fits, the least is black and the
-    greatest white.
+    to 64 pixels) is not cropped. Without a crop all of the picture is stretched to the size, as detectors see it.
+    The resizing is bilinear with antialiasing. What is transparent shows white. Values of more than 8 bits are scaled
+    to what they show, see `value_range`; where no range fits, the least is black and the greatest white.
 
     Args:
         source: path of a file in any format that Pillow reads, the file's bytes, or its pixels as an array of shape
             (height, width), (height, width, 1), (height, width, 3) or, with alpha, (height, width, 4).
         image_size: side of a square in pixels, or (height, width).
         channels: 3 for RGB, 1 for grey.
+        crop: whether to the central part.
 
     Returns:
         uint8 array of shape (height, width, channels), values in [0, 255].
@@ -67,7 +70,7 @@ def read_image(source: Picture, image_size: int | tuple[int, int], *, channels: 
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     image = _decode(source)
     # Cropped first: `resize` with a box would blend in pixels from outside of it.
-    image = image.crop(_central_box(image.size, width / height))
+    image = image.crop(_central_box(image.size, width / height)) if crop else image
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     return pixels if channels == 3 else to_grey(pixels)
 
@@ -117,6 +120,17 @@ def value_range(low: float, high: float, *, overshoot: float = 0.0) -> tuple[flo
         if -overshoot * white <= low and high <= (1 + overshoot) * white:
             return (0.0, float(white)) if white == 1 or high >= LEAST_WHITE * white else None
     return None
+
+
+@contextlib.contextmanager
+def opened_picture(source: str | os.PathLike[str] | bytes) -> Iterator[ImageFile.ImageFile]:
+    """A picture as its file has it, as Pillow opens it.
+
+    Raises:
+        BrokenImage: whatever goes wrong with it inside of the `with`.
+    """
+    with _named_errors(source), _opened(source) as image:
+        yield image
 
 
 def printable(path: str | bytes | os.PathLike[str]) -> str:

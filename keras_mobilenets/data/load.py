@@ -17,6 +17,7 @@ from keras_mobilenets.data.folder import scan_folder
 from keras_mobilenets.data.given import Given, dataset_sources
 from keras_mobilenets.data.names import BUNDLED, augmentations, check_arguments, decided, is_folder
 from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
+from keras_mobilenets.data.views import ClassView, View
 
 Preprocess = Callable[[Any], Any]
 SEED_STRIDE = 1_000_003  # epochs of neighbouring seeds never meet
@@ -24,7 +25,7 @@ SEED_STRIDE = 1_000_003  # epochs of neighbouring seeds never meet
 
 @dataclasses.dataclass(frozen=True)
 class ImageData:
-    """Pictures with one class each, ready to train on and to evaluate with. Made by `load`.
+    """Pictures with what is to be answered about them, ready to train on and to evaluate with. Made by `load`.
 
     Attributes:
         name: the data set's name, or the folder's.
@@ -32,7 +33,7 @@ class ImageData:
         image_size: (height, width) in pixels.
         batch_size: of the training batches, never more than there are pictures.
         seed: of order and augmentation.
-        augment: `"none"`, `"crop"` or `"crop_flip"`, and what is added to it.
+        augment: what is done to the pictures to train on.
         train_count: pictures to train on.
         val_count: held-out pictures.
         broken: files that were left out, one line each.
@@ -49,6 +50,7 @@ class ImageData:
     preprocess: Preprocess | None
     _train: Source = dataclasses.field(repr=False)
     _val: Source = dataclasses.field(repr=False)
+    _view: View = dataclasses.field(repr=False)
     _share: tuple[int, int] = dataclasses.field(default=(0, 1), repr=False)
 
     @property
@@ -71,7 +73,7 @@ class ImageData:
 
     @property
     def train(self) -> tf.data.Dataset:
-        """One epoch of float32 images in [0, 255] and labels; each pass over it is shuffled and augmented anew."""
+        """One epoch of float32 images in [0, 255] and targets; each pass over it is shuffled and augmented anew."""
         epoch = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).take(1)
         return self._batches(epoch).apply(tf.data.experimental.assert_cardinality(self.steps_per_epoch))
 
@@ -85,14 +87,12 @@ class ImageData:
 
     @property
     def val(self) -> tf.data.Dataset:
-        """Batches of images, cropped as for the published accuracies, and int labels, in a fixed order.
+        """Batches of images, seen as they are measured, and targets, in a fixed order.
 
         Without `preprocess` they are uint8.
         """
         return self._preprocessed(
-            pipeline.evaluation_batches(
-                self._val, image_size=self.image_size, batch_size=self.batch_size, share=self._share
-            )
+            pipeline.evaluation_batches(self._val, view=self._view, batch_size=self.batch_size, share=self._share)
         )
 
     def shared(self, process: int, processes: int) -> ImageData:
@@ -107,10 +107,8 @@ class ImageData:
             pipeline.training_batches(
                 self._train,
                 epochs,
-                image_size=self.image_size,
+                view=self._view,
                 batch_size=self.batch_size,
-                augment=self.augment,
-                classes=len(self.class_names),
                 skip=step,
                 share=self._share,
             )
@@ -175,11 +173,7 @@ def load(
     >>> model.fit(data.train, validation_data=data.val, epochs=5)  # doctest: +SKIP
     """
     check_arguments(image_size, batch_size)
-    if keras.backend.backend() != "tensorflow":
-        with contextlib.suppress(RuntimeError):  # TensorFlow has begun already
-            tf.config.set_visible_devices(
-                [], "GPU"
-            )  # reading needs none, and would take their memory from the training
+    leave_devices()
     wanted = augmentations(augment)
     broken: tuple[str, ...] = ()
     if isinstance(data, tf.data.Dataset | tuple | list):
@@ -200,4 +194,13 @@ def load(
     size = pipeline.usual_size(val) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else (size[0], size[1])
     batch_size = min(batch_size, train.count)
-    return ImageData(name, classes, size, batch_size, seed, decided(wanted, name), broken, preprocess, train, val)
+    augmented = decided(wanted, name)
+    view = ClassView(size, augmented, len(classes))
+    return ImageData(name, classes, size, batch_size, seed, augmented, broken, preprocess, train, val, view)
+
+
+def leave_devices() -> None:
+    """Has TensorFlow read without GPUs where another backend trains: it would take their memory."""
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # TensorFlow has begun already
+            tf.config.set_visible_devices([], "GPU")

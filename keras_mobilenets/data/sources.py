@@ -9,12 +9,12 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.data.folder import Photos
 from keras_mobilenets.data.names import BUNDLED
 from keras_mobilenets.utils import require
 
@@ -25,7 +25,7 @@ NETWORK_TIMEOUT_S = 5
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One split: a tf.data.Dataset of (item, label, plain) in a fixed order, its size, and item -> encoded bytes."""
+    """One split: a tf.data.Dataset of (item, target, plain) in a fixed order, its size, and item -> encoded bytes."""
 
     examples: tf.data.Dataset
     count: int
@@ -33,10 +33,10 @@ class Source:
     read: Callable[[tf.Tensor], tf.Tensor]
 
 
-def folder_source(photos: Photos) -> Source:
+def folder_source(photos: Any) -> Source:
     """The files of one split of a folder: the paths are shuffled whole, files are read as they are needed."""
     paths = [os.fsencode(path) for path in photos.paths]  # names need not be text
-    examples = tf.data.Dataset.from_tensor_slices((paths, photos.labels, photos.plain))
+    examples = tf.data.Dataset.from_tensor_slices((paths, photos.targets, photos.plain))
     return Source(examples, len(photos), len(photos), tf.io.read_file)
 
 

@@ -64,8 +64,9 @@ def correct_biases(model: keras.Model, means: dict[str, np.ndarray], images: np.
     biases = _biases(graph)
 
     def visit(node: Node, values: list[Any]) -> list[Any]:
-        count = sum(math.prod(value.shape[:-1]) for value in values)
-        if node not in biases or node.name not in means or count < LEAST_VALUES:
+        if node not in biases or node.name not in means:
+            return values
+        if sum(math.prod(value.shape[:-1]) for value in values) < LEAST_VALUES:
             return values
         bias, operation = biases[node]
         mean, active = _moments(values, operation.activation)

@@ -6,5 +6,6 @@ from .classification import Classification as Classification
 from .detection import Detection as Detection
 from .known import TASKS as TASKS
 from .known import task_of as task_of
+from .segmentation import Segmentation as Segmentation
 from .task import Spec as Spec
 from .task import Task as Task

@@ -73,7 +73,7 @@ def ssd_anchors(maps: int = 6, smallest: float = 0.2, largest: float = 0.95) -> 
     >>> ssd_anchors().per_pixel
     (3, 6, 6, 6, 6, 6)
     """
-    scales = [*np.linspace(smallest, largest, maps), 1.0]
+    scales = [*np.linspace(smallest, largest, maps).tolist(), 1.0]
     ratios = (1.0, 2.0, 0.5, 3.0, 0.3333, 1.0)
     between = [(scale,) * 5 + (math.sqrt(scale * following),) for scale, following in itertools.pairwise(scales)]
     return Anchors(((1.0, 2.0, 0.5), *[ratios] * (maps - 1)), ((0.1, smallest, smallest), *between[1:]))

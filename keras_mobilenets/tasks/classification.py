@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_mobilenets.tasks.task import Answers, Spec, check_labels, named
+from keras_mobilenets.tasks.task import Answers, Curve, Spec, check_labels, class_name, named
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 
 TOP_FROM = 10  # top-5 accuracy says something only among more classes than that
@@ -24,7 +24,8 @@ class Classification:
     Args:
         classes: numbers that the model gives for an image; 1 is a single sigmoid.
         multi_label: whether any number of the classes can be right; targets are vectors of 0 and 1 then, else class
-            numbers or, of mixed pictures, a share of each class.
+            numbers or, of mixed pictures, a share of each class. Where the truth is one class each, the likeliest
+            counts.
         from_logits: whether the model gives what softmax or sigmoid take.
         dropout: rate before the classifier.
         outputs: the name of the one output.
@@ -47,13 +48,17 @@ class Classification:
     outputs: tuple[str, ...] = ("predictions",)
     name = "classification"
     headline = "accuracy"
+    found = "classes"
+    crops = True
+    trunk: ClassVar[Mapping[str, Any]] = {"pooling": "avg"}
+    recipes = ("scratch", "finetune")
 
     def __post_init__(self) -> None:
         if self.classes < 1:
             raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
 
     @classmethod
-    def of(cls, data: Any, recipe: Any) -> Classification:
+    def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Classification:
         return cls(len(data.class_names), dropout=recipe.dropout)
 
     @property
@@ -99,14 +104,14 @@ class Classification:
     def hits(self, answers: Answers, truth: Answers) -> np.ndarray:
         """Whether the highest score is the label's; of several labels, the share that is told rightly."""
         right = np.asarray(truth)
-        if self.multi_label:
+        if self._several(right):
             return ((np.asarray(answers) > 0.5) == (right > 0.5)).mean(-1)
         return (np.argmax(answers, -1) == self._numbers(right)).astype(float)
 
     def score(self, answers: Answers, truth: Answers) -> dict[str, float | None]:
         """`accuracy`, and `top_5_accuracy` among more than ten classes."""
         top = None
-        if self.classes > TOP_FROM and not self.multi_label:
+        if self.classes > TOP_FROM and not self._several(truth):
             best = np.argsort(-np.asarray(answers), axis=-1, kind="stable")[:, :5]
             top = float(np.any(best == self._numbers(np.asarray(truth))[:, np.newaxis], axis=-1).mean())
         return {"accuracy": float(self.hits(answers, truth).mean()), "top_5_accuracy": top}
@@ -114,7 +119,7 @@ class Classification:
     def by_class(self, answers: Answers, truth: Answers) -> dict[int, dict[str, float]]:
         """How many pictures of a class were told rightly, and how many there are."""
         right = np.asarray(truth)
-        if self.multi_label:
+        if self._several(right):
             shown = right > 0.5
             told = (np.asarray(answers) > 0.5) & shown
         else:
@@ -142,15 +147,22 @@ class Classification:
         return [{"name": class_name(int(index), labels), "score": float(answer[index])} for index in first]
 
     def caption(self, answer: Any, truth: Any, labels: Sequence[str] | None) -> str:
-        if self.multi_label:
+        if self.multi_label and np.ndim(truth):
             return self._said(truth, labels) + f", taken for {said}" if (said := self._said(answer, labels)) else ""
         right = class_name(int(self._numbers(np.asarray([truth]))[0]), labels)
         said = class_name(int(np.argmax(answer)), labels)
         return right if said == right else f"{right}, taken for {said}"
 
-    def show(self, image: np.ndarray, answer: Any, truth: Any = None) -> np.ndarray:
+    def show(self, image: np.ndarray, answer: Any = None, truth: Any = None) -> np.ndarray:
         """The image as it is: a class has no place in it."""
         return image
+
+    def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
+        """None."""
+        return []
+
+    def _several(self, truth: Any) -> bool:
+        return self.multi_label and np.ndim(truth) > 1
 
     def _said(self, scores: Any, labels: Sequence[str] | None) -> str:
         return ", ".join(class_name(int(index), labels) for index in np.flatnonzero(np.asarray(scores) > 0.5))
@@ -159,8 +171,3 @@ class Classification:
         """Class numbers, of one-hot vectors too."""
         vectors = truth.ndim > 1 and truth.shape[-1] > 1
         return truth.argmax(-1) if vectors else truth.reshape(-1).astype(int)
-
-
-def class_name(index: int, labels: Sequence[str] | None) -> str:
-    """The name of a class, or its number where nobody wrote names down."""
-    return labels[index] if labels and index < len(labels) else f"class {index}"

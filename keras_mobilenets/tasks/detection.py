@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from keras_mobilenets.tasks.boxes import SCALES, Anchors, Suppression, decode, overlap, ssd_anchors
-from keras_mobilenets.tasks.classification import class_name
-from keras_mobilenets.tasks.task import Answers, Spec, check_labels, named
+from keras_mobilenets.tasks.task import Answers, Curve, Spec, check_labels, class_name, named
 from keras_mobilenets.tflite.mediapipe import DETECTOR, detector_options
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 
@@ -20,6 +19,8 @@ SURE = 0.3
 SAME = 0.5
 """Intersection over union from which two boxes are the same."""
 TRUE_COLOR, FOUND_COLOR = "#2e9e4f", "#d9482b"
+LINE = 0.008
+"""Width of a drawn line, as a share of the picture's short side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +60,18 @@ class Detection:
     outputs: tuple[str, ...] = ("boxes", "scores")
     name = "detection"
     headline = "mAP"
+    found = "boxes"
+    crops = False
+    trunk: ClassVar[Mapping[str, Any]] = {"stem_stride": 4}
+    recipes = ("detection", "detection-finetune")
 
     def __post_init__(self) -> None:
         if self.classes < 1:
             raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
 
     @classmethod
-    def of(cls, data: Any, recipe: Any) -> Detection:
-        return cls(len(data.class_names), image_size=data.image_size)
+    def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Detection:
+        return cls(len(data.class_names), image_size=data.image_size, alpha=alpha)
 
     @property
     def targets(self) -> Mapping[str, Spec]:
@@ -167,17 +172,23 @@ class Detection:
         true, found = _real(truth), _sure(answer)
         return f"{len(true['labels'])} there, {len(found['labels'])} found"
 
-    def show(self, image: np.ndarray, answer: Any, truth: Any = None) -> np.ndarray:
+    def show(self, image: np.ndarray, answer: Any = None, truth: Any = None) -> np.ndarray:
         """The image with true boxes in green and found ones in red."""
         from PIL import Image, ImageDraw
 
         picture = Image.fromarray(np.asarray(image, np.uint8))
         draw, scale = ImageDraw.Draw(picture), np.tile(np.array(image.shape[1::-1], float), 2)
+        line = max(round(min(picture.size) * LINE), 1)
         drawn = [] if truth is None else [(_real(truth)["boxes"], TRUE_COLOR)]
-        for boxes, color in [*drawn, (_sure(answer)["boxes"], FOUND_COLOR)]:
+        drawn += [] if answer is None else [(_sure(answer)["boxes"], FOUND_COLOR)]
+        for boxes, color in drawn:
             for top, left, bottom, right in np.asarray(boxes):
-                draw.rectangle((np.array([left, top, right, bottom]) * scale).tolist(), outline=color, width=2)
+                draw.rectangle((np.array([left, top, right, bottom]) * scale).tolist(), outline=color, width=line)
         return np.asarray(picture)
+
+    def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
+        """Precision over recall, of each class with the lowest and the highest average precision, and of their mean."""
+        return []
 
     def _f1(self, one: Any, other: Any) -> float:
         """2 * shared / (both), each box of the one with the box of its class in the other that it covers best."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from keras_mobilenets.tasks.boxes import ssd_anchors, torchvision_anchors
 from keras_mobilenets.tasks.classification import Classification
 from keras_mobilenets.tasks.detection import Detection
+from keras_mobilenets.tasks.segmentation import Segmentation
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection, Segmentation)}
 """What `--task` takes."""
 
 PASSED_OVER = ("FakeQuant", "InputQuant", "Dropout", "Flatten", "Reshape", "Identity")  # the same scores, moved
@@ -21,50 +23,91 @@ def task_of(model: Any) -> Task | None:
     """The task of a model that says it by its form: one output (batch, classes) is a classifier's.
 
     Several columns are a softmax's, or its logits, or sigmoids, as the model ends; one column is a sigmoid's or means
-    nothing known. Of several outputs, and of other shapes, only their maker knows what they are.
+    nothing known. "boxes" and "scores" of as many anchors as `ssd_anchors` or `torchvision_anchors` put on the image
+    are a detector's. Of other outputs only their maker knows what they are.
 
     Args:
         model: a Keras model, or a `TFLiteFile`.
 
     Returns:
-        A `Classification`; None where the form does not say.
+        A `Classification` or a `Detection`; None where the form does not say.
 
     Example:
 
     >>> task_of(MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=5)).activation
     'softmax'
     """
-    if isinstance(model, TFLiteFile):
-        graph = model.graph
-        shapes = [graph.tensors[index].shape for index in graph.outputs]
-        names = ["output"]
-        ending = next((ENDINGS.get(one.name) for one in reversed(graph.operators) if one.name not in WRAPPING), None)
-    else:
-        import keras
-
-        # A subclassed model knows no tensors.
-        shapes = [tensor.shape for tensor in keras.tree.flatten(getattr(model, "outputs", None) or [])]
-        names = list(getattr(model, "output_names", None) or ["output"])
-        ending = _ending(model) if len(shapes) == 1 else None
+    form = _file_form(model) if isinstance(model, TFLiteFile) else _keras_form(model)
+    if set(form.outputs) == set(Detection.outputs):
+        return _detector(form)
+    shapes, ending = list(form.outputs.values()), form.endings[0] if form.endings else None
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None or (shapes[0][-1] == 1 and ending != "sigmoid"):
         return None
     return Classification(
         int(shapes[0][-1]),
         multi_label=ending == "sigmoid" and shapes[0][-1] > 1,
         from_logits=ending is None,
-        outputs=(names[0],),
+        outputs=tuple(form.outputs),
     )
 
 
-def _ending(model: Any) -> str | None:
-    """The function that a Keras model's scores have gone through last."""
+class _Form(NamedTuple):
+    """Shapes of the first input and of the outputs by name; functions that the last numbers have gone through."""
+
+    image: tuple[int | None, ...]
+    outputs: dict[str, tuple[int | None, ...]]
+    endings: list[str | None]
+
+
+def _file_form(file: TFLiteFile) -> _Form:
+    graph = file.graph
+    signature = next((one["outputs"] for one in file.signatures.values()), {})
+    named = signature or dict(zip(_numbered(len(graph.outputs)), graph.outputs, strict=True))
+    return _Form(
+        tuple(graph.tensors[graph.inputs[0]].shape),
+        {name: tuple(graph.tensors[index].shape) for name, index in named.items()},
+        [ENDINGS.get(one.name) for one in reversed(graph.operators) if one.name not in WRAPPING],
+    )
+
+
+def _keras_form(model: Any) -> _Form:
+    import keras
+
+    tensors = keras.tree.flatten(getattr(model, "outputs", None) or [])  # a subclassed model knows none
+    names = list(getattr(model, "output_names", None) or _numbered(len(tensors)))
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    outputs = dict(zip(names, (tuple(one.shape) for one in tensors), strict=True))
+    return _Form(tuple(inputs[0].shape) if inputs else (), outputs, _endings(model) if outputs else [])
+
+
+def _numbered(count: int) -> list[str]:
+    return ["output"] if count == 1 else [f"output_{number}" for number in range(count)]
+
+
+def _detector(form: _Form) -> Detection | None:
+    boxes, scores = (form.outputs[name] for name in Detection.outputs)
+    height, width, *_ = form.image[1:] or (None, None)
+    if len(boxes) != 3 or boxes[-1] != 4 or scores[:-1] != boxes[:-1] or height is None or width is None:
+        return None
+    background = next((one for one in form.endings if one), None) == "softmax"  # of the head, which stands last
+    classes = int(scores[-1] or 0) - background
+    for anchors in (ssd_anchors(), torchvision_anchors()) if classes > 0 else ():
+        task = Detection(classes, image_size=(height, width), background=background, anchors=anchors)
+        if len(task.anchors_of_image()) == boxes[1]:
+            return task
+    return None
+
+
+def _endings(model: Any) -> list[str | None]:
+    """The functions that a Keras model's numbers have gone through, the last one first; None for what has no name."""
     import keras
 
     from keras_mobilenets.layers import inline
 
+    found = []
     for layer in reversed(inline(model).operations):
         function = getattr(getattr(layer, "activation", None), "__name__", None) or type(layer).__name__.lower()
         moved = type(layer).__name__ in PASSED_OVER or (function == "linear" and not layer.weights)
         if not moved and not isinstance(layer, keras.layers.InputLayer):
-            return ENDINGS.get(function)
-    return None
+            found.append(ENDINGS.get(function))
+    return found

@@ -25,6 +25,20 @@ class Spec(NamedTuple):
     dtype: str
 
 
+class Curve(NamedTuple):
+    """Lines in one diagram.
+
+    Attributes:
+        title: above it.
+        axes: names of x and y, both in [0, 1].
+        lines: (x, y) by name.
+    """
+
+    title: str
+    axes: tuple[str, str]
+    lines: Mapping[str, tuple[Any, Any]]
+
+
 class Task(Protocol):
     """One object that holds all that is particular to what a model is for; frozen.
 
@@ -41,6 +55,10 @@ class Task(Protocol):
             A single one is given as it is, several as a dictionary.
         outputs: names of the model's outputs: one set and one order, from the builder to the file.
         headline: the figure of `score` that is monitored in training, printed and reported; higher is better.
+        found: the word for what `describe` lists, in the JSON of `predict`.
+        crops: whether the model sees the middle of a picture, as classifiers are measured; else all of it, stretched.
+        trunk: options of the builder whose maps the head stands on.
+        recipes: names of the recipes to train by if nobody says, from random and from pretrained weights.
     """
 
     @property
@@ -51,10 +69,18 @@ class Task(Protocol):
     def outputs(self) -> tuple[str, ...]: ...
     @property
     def headline(self) -> str: ...
+    @property
+    def found(self) -> str: ...
+    @property
+    def crops(self) -> bool: ...
+    @property
+    def trunk(self) -> Mapping[str, Any]: ...
+    @property
+    def recipes(self) -> tuple[str, str]: ...
 
     @classmethod
-    def of(cls, data: Any, recipe: Any) -> Task:
-        """The task for some data (its `class_names` and `image_size`), trained by a recipe."""
+    def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Task:
+        """The task for some data (its `class_names` and `image_size`), trained by a recipe, of a width multiplier."""
 
     def head(self, maps: Any) -> Any:
         """The outputs on a builder's feature maps (by name, the last one is the smallest) or on one map."""
@@ -95,8 +121,11 @@ class Task(Protocol):
     def caption(self, answer: Any, truth: Any, labels: Sequence[str] | None) -> str:
         """Truth and answer in a few words, to stand below a picture."""
 
-    def show(self, image: np.ndarray, answer: Any, truth: Any = None) -> np.ndarray:
-        """The image (height, width, 3), uint8, with what can be drawn of answer and truth."""
+    def show(self, image: np.ndarray, answer: Any = None, truth: Any = None) -> np.ndarray:
+        """The image (height, width, 3), uint8, of any size, with what can be drawn of answer and truth."""
+
+    def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
+        """What a report draws of all answers beside the figures."""
 
 
 def named(outputs: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -143,3 +172,8 @@ def each(batch: Any) -> Answers:
         return np.asarray(batch)
     arrays = {name: np.asarray(one) for name, one in batch.items()}
     return [dict(zip(arrays, one, strict=True)) for one in zip(*arrays.values(), strict=True)]
+
+
+def class_name(index: int, labels: Sequence[str] | None) -> str:
+    """The name of a class, or its number where nobody wrote names down."""
+    return labels[index] if labels and index < len(labels) else f"class {index}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -11,23 +13,32 @@ import numpy as np
 
 from keras_mobilenets.utils import user_path
 
-_NUMBERED = re.compile(r"(\d+)[\s:,]+(\S.*)")
+# "0 daisy", "0: daisy", "0,daisy", "0. daisy", "0 - daisy", "0=daisy"; and "daisy: 0", "daisy,0". "class 0" is a name.
+_NUMBERED = re.compile(r"(?P<index>\d+)(?:\s*[:,;=.)|-]\s*|\s+)(?P<name>\S.*)")
+_NUMBER_BEHIND = re.compile(r"(?P<name>\S.*?)(?:\s*[:,;=|]\s*|\t+)(?P<index>\d+)")
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_LE: "utf-16",
+    codecs.BOM_BE: "utf-16",
+}
 
 
 def read_label_list(labels: Any) -> list[str]:
     """Class names in the order of the scores.
 
     Args:
-        labels: names in order; the path of a file with one a line, in UTF-8, UTF-16 or Latin-1; or a dictionary with
-            the indices from 0, as Keras' `class_indices` ({"daisy": 0}) or the other way round. Where all names begin
-            with their index ("0 daisy", as Teachable Machine writes them), it says the order. None stands for none.
+        labels: names in order; the path of a file with one a line, in UTF-8, UTF-16, UTF-32 or Latin-1, or of JSON; or
+            a dictionary with the indices from 0, as Keras' `class_indices` ({"daisy": 0}) or the other way round. Where
+            all names begin with their index ("0 daisy", as Teachable Machine writes them), or in a file end with it
+            ("daisy,0"), it says the order. None stands for none.
 
     Returns:
         The names, without line breaks and without blank ones at the end.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: `labels` have no order, or their indices are not 0, 1, 2, ...
+        ValueError: `labels` are no names or have no order, or their indices are not 0, 1, 2, ...
 
     Example:
 
@@ -45,7 +56,9 @@ def read_label_list(labels: Any) -> list[str]:
         return _by_index(_indexed(labels))
     if isinstance(labels, set | frozenset):
         raise ValueError(f"`labels` must be in the order of the scores, and a set has none. Received: {labels}")
-    return _cleaned(map(str, labels))
+    if not isinstance(labels, Iterable) or isinstance(labels, bytes):
+        raise ValueError(f"`labels` must be class names in the order of the scores. Received: {labels!r}")
+    return _cleaned(map(_name, labels))
 
 
 def labels_by_output(labels: Any, outputs: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
@@ -102,8 +115,15 @@ def _fit(names: list[str], shape: tuple[int, ...]) -> bool:
 
 
 def parse_labels(content: bytes) -> list[str]:
-    """The class names in the content of a label file, one a line."""
-    return _cleaned(re.split("\r\n|\r|\n", _decoded(content)))
+    """The class names in the content of a label file: one a line, or JSON as `read_label_list` takes it."""
+    text = _decoded(content)
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            return read_label_list(json.loads(text))
+        except json.JSONDecodeError:
+            pass
+    lines = re.split("\r\n|\r|\n", text)
+    return _by_number(_cleaned(lines), _NUMBER_BEHIND)
 
 
 def write_labels(names: Iterable[str]) -> bytes:
@@ -112,8 +132,11 @@ def write_labels(names: Iterable[str]) -> bytes:
 
 
 def _decoded(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
+    marked = next((encoding for mark, encoding in _MARKS.items() if content.startswith(mark)), None)
+    if marked is None and b"\0" in content:  # UTF-16 of Latin letters has one in every other byte
+        marked = "utf-16-le" if content[1::2].count(0) > content[::2].count(0) else "utf-16-be"
+    if marked is not None:
+        return content.decode(marked)
     for encoding in ("utf-8-sig", "cp1252"):
         try:
             return content.decode(encoding)
@@ -127,11 +150,25 @@ def _cleaned(names: Iterable[str]) -> list[str]:
     lines = [_in_one_line(_decoded(name.encode("utf-8", "surrogateescape"))) for name in names]
     while lines and not lines[-1]:
         lines.pop()
-    found = [_NUMBERED.fullmatch(line) for line in lines]
-    numbered = {int(one[1]): one[2] for one in found if one}
+    return _by_number(lines, _NUMBERED)
+
+
+def _by_number(lines: list[str], form: re.Pattern[str]) -> list[str]:
+    """The names by their numbers, where each line has one of 0, 1, 2, ...; else the lines."""
+    found = [form.fullmatch(line) for line in lines]
+    numbered = {int(one["index"]): one["name"] for one in found if one}
     if lines and set(numbered) == set(range(len(lines))):
         return _by_index(numbered)
     return lines
+
+
+def _name(one: Any) -> str:
+    one = one.numpy() if hasattr(one, "numpy") else one  # a tensor
+    if isinstance(one, bytes):
+        return _decoded(one)
+    if one is None or isinstance(one, list | tuple | Mapping):
+        raise ValueError(f"`labels` must be class names in the order of the scores. Received among them: {one!r}")
+    return str(one)
 
 
 def _in_one_line(name: str) -> str:
@@ -142,9 +179,9 @@ def _in_one_line(name: str) -> str:
 def _indexed(labels: Mapping[Any, Any]) -> dict[int, str]:
     """By index, whichever side of a dictionary it is on."""
     if all(isinstance(one, int | np.integer) for one in labels.values()):
-        pairs = [(int(index), str(name)) for name, index in labels.items()]
+        pairs = [(int(index), _name(name)) for name, index in labels.items()]
     else:
-        pairs = [(int(index), str(name)) for index, name in labels.items() if str(index).isdecimal()]
+        pairs = [(int(index), _name(name)) for index, name in labels.items() if str(index).isdecimal()]
     if sorted(index for index, _ in pairs) != list(range(len(labels))):
         raise ValueError(f"`labels` must give each of the indices 0 to {len(labels) - 1} one name. Received: {labels}")
     return dict(pairs)

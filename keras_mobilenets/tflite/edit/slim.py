@@ -105,8 +105,7 @@ def slim(
     entries = dict(metadata or {})
     if origin:
         entries[ORIGIN] = _origin(model.subgraphs[0], origin)
-    if len(model.subgraphs) == 1:
-        _sign(model, input_names, output_names)
+    _sign(model, input_names, output_names)
     if add_operations is not None:
         add_operations(model)
     for name, entry in entries.items():

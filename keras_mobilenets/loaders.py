@@ -1,0 +1,76 @@
+"""The data of each task: how they are checked, scanned and loaded. Light: what does the work is imported for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """Where the data of a task come from. Functions are named by module and name in `keras_mobilenets.data`.
+
+    Attributes:
+        load: makes an `ImageData` of any data; as `data.load`.
+        scan: lists what is in a folder, without TensorFlow; as `data.scan_folder`.
+        find: looks whether a folder may hold such data, and opens no picture.
+        augmentations: checks words of `--augment`.
+        bundled: name of the data that come with this package.
+        folder: what a folder of them looks like, in a few words.
+        words: of `--augment`, likewise.
+    """
+
+    load: str
+    scan: str
+    find: str
+    augmentations: str
+    bundled: str
+    folder: str
+    words: str
+
+    def check(self, data: str) -> None:
+        """Refuses a name that is no data set's, and a folder that holds something else.
+
+        Raises:
+            ValueError: says which, and what is near.
+        """
+        if _function("names.is_folder")(data):
+            _function(self.find)(data)
+
+    def augmented(self, words: Sequence[str]) -> list[str]:
+        """The words of `--augment`.
+
+        Raises:
+            ValueError: one is unknown.
+        """
+        return list(_function(self.augmentations)(words))
+
+    def loaded(self, data: Any, **options: Any) -> Any:
+        """An `ImageData`; options as of `data.load`."""
+        return _function(self.load)(data, **options)
+
+    def scanned(self, folder: str, **options: Any) -> Any:
+        """What is in a folder: `class_names`, `train` and `val` with `paths` and `targets`, and `broken`."""
+        return _function(self.scan)(folder, **options)
+
+
+LOADERS = {
+    "classification": Loader(
+        load="load.load",
+        scan="folder.scan_folder",
+        find="layout.find_layout",
+        augmentations="names.augmentations",
+        bundled="digits",
+        folder="one sub-folder of pictures per class",
+        words="none, crop, crop_flip; with rand_augment, random_erasing, mix_up, cut_mix",
+    ),
+}
+"""By the name of the task, the usual one first."""
+USUAL_TASK = next(iter(LOADERS))
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(".")
+    return getattr(importlib.import_module(f"keras_mobilenets.data.{module}"), function)
