@@ -15,6 +15,7 @@ _MODULES = (
     *("quantization.quantizers", "integer.layer", "integer.convolution", "integer.arithmetic"),
     *("integer.tables", "integer.moving", "integer.windows", "tasks.box_losses", "tasks.crossentropy"),
     "tasks.pixel_losses",
+    "tasks.contrastive",
 )
 
 

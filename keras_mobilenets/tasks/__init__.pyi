@@ -4,8 +4,10 @@ from .boxes import ssd_anchors as ssd_anchors
 from .boxes import torchvision_anchors as torchvision_anchors
 from .classification import Classification as Classification
 from .detection import Detection as Detection
+from .embedding import Embedding as Embedding
 from .known import TASKS as TASKS
 from .known import task_of as task_of
 from .segmentation import Segmentation as Segmentation
+from .similarity import verification as verification
 from .task import Spec as Spec
 from .task import Task as Task

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 from keras_mobilenets.tasks.boxes import ssd_anchors, torchvision_anchors
 from keras_mobilenets.tasks.classification import Classification
 from keras_mobilenets.tasks.detection import Detection
+from keras_mobilenets.tasks.embedding import Embedding
 from keras_mobilenets.tasks.segmentation import Segmentation
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import TFLiteFile
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection, Segmentation)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection, Segmentation, Embedding)}
 """What `--task` takes."""
 
 PASSED_OVER = ("FakeQuant", "InputQuant", "Dropout", "Flatten", "Reshape", "Identity")  # the same scores, moved
@@ -24,13 +25,13 @@ def task_of(model: Any) -> Task | None:
 
     Several columns are a softmax's, or its logits, or sigmoids, as the model ends; one column is a sigmoid's or means
     nothing known. "boxes" and "scores" of as many anchors as `ssd_anchors` or `torchvision_anchors` put on the image
-    are a detector's. Of other outputs only their maker knows what they are.
+    are a detector's, columns called "embedding" are that. Of other outputs only their maker knows what they are.
 
     Args:
         model: a Keras model, or a `TFLiteFile`.
 
     Returns:
-        A `Classification` or a `Detection`; None where the form does not say.
+        A `Classification`, a `Detection` or an `Embedding`; None where the form does not say.
 
     Example:
 
@@ -43,6 +44,8 @@ def task_of(model: Any) -> Task | None:
     shapes, ending = list(form.outputs.values()), form.endings[0] if form.endings else None
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None or (shapes[0][-1] == 1 and ending != "sigmoid"):
         return None
+    if tuple(form.outputs) == Embedding.outputs:
+        return Embedding(int(shapes[0][-1]))
     return Classification(
         int(shapes[0][-1]),
         multi_label=ending == "sigmoid" and shapes[0][-1] > 1,

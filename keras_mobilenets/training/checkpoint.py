@@ -45,7 +45,7 @@ class Checkpoint(keras.callbacks.Callback):
         keep: how many of the newest are kept, and the best besides.
         every: steps between two of them in an epoch, beside those after its last step and after its evaluation.
         monitor: the best epoch is the one with the highest of this; lowest, if it is a loss. None for what `fit` knows
-            to be the task's headline, as "val_accuracy".
+            to be the task's headline, as "val_accuracy". Where the held-out pictures say nothing of it, "val_loss" is.
 
     Raises:
         ValueError: `keep` or `every` is not positive.
@@ -189,10 +189,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _mark_best(self) -> str | None:
         """Notes the best epoch's file, and gives its name."""
-        name = str(self.monitor)
-        scores = [logs[name] for logs in self.history if name in logs]
-        if not scores or len(scores) < len(self.history):
+        told = (one for one in (str(self.monitor), "val_loss") if all(one in logs for logs in self.history))
+        name = next(told, None)
+        if name is None or not self.history:
             return None
+        scores = [logs[name] for logs in self.history]
         best = min(scores) if name.endswith("loss") else max(scores)
         epoch = scores.index(best) + 1
         file = f"{epoch:05}-{0:08}.npz"

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.layers import inline
-from keras_mobilenets.tasks import Task, task_of
+from keras_mobilenets.tasks import Embedding, Task, task_of
 from keras_mobilenets.training.recipes import Recipe
 
 
@@ -58,8 +58,6 @@ def compile_model(
     if recipe.l2:
         optimizer.exclude_from_weight_decay(var_list=_without_decay(student))
     losses = task_to_train(model, task).losses(recipe)
-    if matches_features(model):
-        losses.pop("metrics", None)  # there is no right answer to them
     # TensorFlow's XLA trains depthwise convolutions about ten times slower on a CPU; JAX is nothing without it.
     model.compile(optimizer, jit_compile=keras.backend.backend() == "jax", **losses)
 
@@ -67,10 +65,14 @@ def compile_model(
 def task_to_train(model: keras.Model, task: Task | None) -> Task:
     """The given task, or that which the model's form says: of a distiller's student, which gives logits, its form.
 
+    What learns a teacher's features gives an embedding.
+
     Raises:
         ValueError: neither says what the model is for.
     """
     student = trained_part(model)
+    if matches_features(model):
+        return Embedding(student.output_shape[-1], outputs=tuple(student.output_names))
     found = task if task is not None and student is model else task_of(student)
     if found is None:
         raise ValueError(

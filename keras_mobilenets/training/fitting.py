@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_mobilenets.layers.replicas import processes
 from keras_mobilenets.pixels import check_input_range
-from keras_mobilenets.tasks import Task
+from keras_mobilenets.tasks import Embedding, Task
 from keras_mobilenets.tasks.task import each
 from keras_mobilenets.training.checkpoint import Checkpoint
 from keras_mobilenets.training.compiling import compile_model, matches_features, task_to_train, trained_part
@@ -105,7 +105,10 @@ def fit(
         raise ValueError(f"A batch of {data.batch_size} pictures cannot be split evenly among {replicas()} devices")
     if keep_best and checkpoint is None:
         raise ValueError("`keep_best` needs a `checkpoint`, which the best epoch is kept in")
-    trained = model if teacher is None else distiller(model, teacher)
+    if teacher is None:
+        trained = model
+    else:
+        trained = distiller(model, teacher, embeddings=isinstance(task_to_train(model, task), Embedding))
     task = task_to_train(trained, task)
     compile_model(
         trained,
@@ -117,7 +120,7 @@ def fit(
         task=task,
     )
     checks: list[keras.callbacks.Callback] = [_Diverged(data)]
-    if not matches_features(trained) and task.headline not in _metric_names(task, recipe):
+    if task.headline not in _metric_names(task, recipe):
         checks.append(_Scored(task, data))  # before the averaged weights are swapped back
     if trained.optimizer.use_ema:
         checks.append(keras.callbacks.SwapEMAWeights())

@@ -1,0 +1,154 @@
+"""Embedding is a task: figures against their definitions, the loss against its formula."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_mobilenets.export import export_tflite
+from keras_mobilenets.quantization import quantize_model
+from keras_mobilenets.tasks import Embedding, task_of, verification
+from keras_mobilenets.tasks.contrastive import ContrastiveLoss
+from keras_mobilenets.tflite import TFLiteModel
+from keras_mobilenets.training import Checkpoint, fit, quantize_aware
+
+
+@pytest.fixture
+def vectors(rng):
+    """Twelve identities, six pictures each, far from told apart perfectly; one more picture that is alone."""
+    labels = np.append(np.repeat(np.arange(12), 6), 40)
+    return rng.normal(size=(13, 16))[np.minimum(labels, 12)] + rng.normal(size=(73, 16)), labels
+
+
+def test_the_figures_are_those_of_their_definitions(vectors, monkeypatch):
+    raw, labels = vectors
+    monkeypatch.setattr("keras_mobilenets.tasks.similarity.BLOCK", 10)  # blocks that do not go around
+    task = Embedding(16)
+    answers = task.decode(raw)
+    cosines = answers @ answers.T
+    order = [[j for j in np.argsort(-row) if j != i] for i, row in enumerate(cosines)]
+    right = np.array([[labels[j] == labels[i] for j in near[:5]] for i, near in enumerate(order)])
+    found = task.score(answers, labels)
+    assert found["recall_at_1"] == pytest.approx(right[:72, 0].mean())
+    assert found["recall_at_5"] == pytest.approx(right[:72].any(1).mean())
+    assert found["known_by_one"] is None  # one identity has no second picture
+    assert task.hits(answers, labels)[:72].tolist() == right[:72, 0].tolist() and task.hits(answers, labels)[72] == 1
+    assert task.by_class(answers, labels)[3]["right"] == right[18:24, 0].sum()
+    pairs = [(i, j) for i in range(73) for j in range(i)]
+    one, other = (answers[list(part)] for part in zip(*pairs, strict=True))
+    same = np.array([labels[i] == labels[j] for i, j in pairs])
+    by_pairs = verification(one, other, same)
+    assert found["tar_at_far_0.001"] == pytest.approx(by_pairs["tar"])
+    at = [((one * other).sum(-1) > t).astype(bool) for t in np.linspace(-1, 1, 4001)]
+    assert by_pairs["accuracy"] == pytest.approx(max((taken == same).mean() for taken in at), abs=1e-3)  # the grid
+    assert by_pairs["tar"] == max(taken[same].mean() for taken in at if taken[~same].mean() <= 1e-3)
+    once = np.delete(np.arange(73), 72)
+    shares = []
+    for k in range(6):
+        known = np.arange(12) * 6 + k
+        asked = np.setdiff1d(once, known)
+        shares.append((cosines[np.ix_(asked, known)].argmax(1) == labels[asked]).mean())
+    assert task.score(answers[once], labels[once])["known_by_one"] == pytest.approx(np.mean(shares))
+
+
+def test_what_cannot_be_said_is_not(vectors):
+    raw, labels = vectors
+    task = Embedding(16)
+    assert set(task.score(raw, np.arange(73)).values()) == {None}  # no two of one identity
+    assert set(task.score(raw, np.full(73, -1)).values()) == {None}
+    assert task.by_class(raw, np.full(73, -1)) == {} and np.all(task.hits(raw, np.full(73, -1)) == 1)
+    assert task.score(raw[:12], labels[:12])["tar_at_far_0.001"] is None  # of 36 pairs no thousandth
+    one = task.score(raw[:1], labels[:1])
+    assert set(one.values()) == {None}
+    for problem, arguments in {
+        "far=0": {"far": 0},
+        "only one kind": {"same": [True] * 3},
+        "pairs": {"same": [1]},
+    }.items():
+        with pytest.raises(ValueError, match=problem):
+            verification(raw[:3], raw[3:6], **{"same": [True, False, True], **arguments})
+    for arguments in ({"dimension": 1}, {"temperature": 0}):
+        with pytest.raises(ValueError, match="must be >"):
+            Embedding(**arguments)
+
+
+def test_agreement_is_the_cosine_and_answers_have_length_one(vectors):
+    raw, _ = vectors
+    task = Embedding(16)
+    answers = task.decode({"embedding": 7 * raw[:, None, None]})
+    assert np.allclose(np.linalg.norm(answers, axis=-1), 1)
+    assert np.allclose(task.agreement(answers, raw), 1)
+    assert np.all(task.agreement(answers, -raw) == 0)
+    assert np.all(task.decode(np.zeros((2, 16))) == 0)  # no direction, and no NaN
+
+
+def test_the_loss_is_that_of_the_formula(rng):
+    vectors, labels = rng.normal(size=(7, 5)).astype("float32"), np.array([0, 1, 0, 0, 1, 2, -1])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    powers = np.exp(unit @ unit.T / 0.2)
+    expected = np.zeros(7)
+    for i in range(7):
+        others = [a for a in range(7) if a != i]
+        right = [p for p in others if labels[p] == labels[i] >= 0]
+        if right:
+            expected[i] = -np.mean([np.log(powers[i, p] / powers[i, others].sum()) for p in right])
+    loss = ContrastiveLoss(0.2, reduction=None)
+    assert np.allclose(loss(labels, vectors), expected, atol=1e-5)  # float32
+    assert loss(labels[:, None], vectors).shape == (7,)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.temperature == 0.2
+
+
+def test_a_model_says_that_it_gives_an_embedding_and_learns_one(tmp_path):
+    """Identities that differ in colour, trained on six of them and asked about four others."""
+    data = Pictures()
+    inputs = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(8, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, Embedding(4).head({"8": maps}))
+    assert task_of(model) == task_of(quantize_model(model)) == Embedding(4)
+    assert task_of(keras.Model(inputs, Embedding(4, outputs=("other",)).head(maps))) != Embedding(4)
+    before = model.get_weights()[-1].copy()
+    history = fit(model, data, epochs=3).history
+    assert not np.array_equal(before, model.get_weights()[-1])
+    assert history["loss"][-1] < history["loss"][0] and 0 <= history["val_recall_at_1"][-1] <= 1
+    student = keras.models.clone_model(model)
+    taught = fit(student, data, teacher=model, epochs=3, learning_rate=0.01, checkpoint=Checkpoint(tmp_path / "run"))
+    assert taught.history["val_loss"][-1] < taught.history["val_loss"][0]  # of the squared difference
+    assert set(taught.history) >= {"distillation_loss", "val_recall_at_1"}
+    model.trainable = True  # as a teacher it was not
+    data.known = False  # pictures that nobody said anything of: a teacher is enough
+    history = fit(student, data, teacher=model, epochs=1, keep_best=True, checkpoint=Checkpoint(tmp_path / "unknown"))
+    assert "val_loss" in history.history and "val_recall_at_1" not in history.history
+    export_tflite(quantize_aware(model, data, epochs=1), tmp_path / "one.tflite", strict=True, verbose=False)
+    file = TFLiteModel(tmp_path / "one.tflite")
+    assert task_of(file.file) == Embedding(4)
+    images = data.val[0]
+    alike = Embedding(4).agreement(
+        Embedding(4).decode(file.predict(images)), Embedding(4).decode(model.predict(images))
+    )
+    assert alike.mean() > 0.99  # 8 bits
+
+
+class Pictures:
+    """Training data without files; three epochs of four batches."""
+
+    batch_size, steps_per_epoch, val_count, known = 12, 4, 12, True
+
+    @property
+    def val(self):
+        return self.batch(0, range(6, 10), 3)
+
+    def train_from(self, epoch, step=0):
+        return tf.data.Dataset.from_generator(
+            lambda: (self.batch(1 + epoch * 4 + number, range(6), 2) for number in itertools.count(step)),
+            output_signature=(tf.TensorSpec((12, 8, 8, 3), "float32"), tf.TensorSpec((12,), "int64")),
+        )
+
+    def batch(self, seed, identities, each):
+        colors = np.random.default_rng(0).uniform(50, 200, (10, 3))
+        labels = np.repeat(identities, each)
+        noise = np.random.default_rng(seed).normal(scale=30, size=(len(labels), 8, 8, 3))
+        pixels = np.clip(colors[labels][:, None, None] + noise, 0, 255).astype("float32")
+        return pixels, labels if self.known else np.full(len(labels), -1)
