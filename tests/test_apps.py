@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import hashlib
 import json
 import re
@@ -132,3 +133,17 @@ def test_what_is_there_is_not_destroyed(files, runtime, tmp_path):
     assert result.exit_code == 1 and "mine.txt" in result.output
     assert [*contents(tmp_path / "page")] == ["mine.txt"]
     assert call("web", tmp_path / "page" / "mine.txt", tmp_path / "other").exit_code == 2
+
+
+def test_service(files, tmp_path):
+    assert call("pi", files / "int8.tflite", tmp_path / "service", "--name", "Pets").exit_code == 0
+    found = contents(tmp_path / "service")
+    assert {"service.py", "model.py", "images.py", "pictures.service", "requirements.txt", "README.md"} <= {*found}
+    for name in ("service.py", "model.py", "images.py"):
+        compile(found[name].read_text(), name, "exec")
+    assert found["README.md"].read_text().startswith("# Pets\n")
+    assert "classification of 2 classes, in pictures that it scales to 8 x 8 pixels." in found["README.md"].read_text()
+    unit = configparser.ConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read_string(found["pictures.service"].read_text())
+    assert unit["Service"]["Restart"] == "always" and unit["Service"]["ExecStart"].endswith("service.py")

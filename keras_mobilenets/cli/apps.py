@@ -11,7 +11,7 @@ from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command
 from keras_mobilenets.utils import quiet
 
-app = typer.Typer(no_args_is_help=True, help="Write a program that runs a .tflite file: a page for the browser.")
+app = typer.Typer(no_args_is_help=True, help="Write a program that runs a .tflite file: a page, a service.")
 
 ModelFile = Annotated[Path, typer.Argument(callback=checks.deployed_file, help="A .tflite file.")]
 Output = Annotated[Path, typer.Argument(help="A folder, new or empty.")]
@@ -52,6 +52,19 @@ def web(
 
     write_web(deployed(model, name, pixels), output, runtime=runtime)
     print(f"{output}: look at it with python3 -m http.server -d {output}")
+
+
+@app.command()
+@command
+def pi(model: ModelFile, output: Output, name: Name = None, pixels: Pixels = None) -> None:
+    """A service for a Raspberry Pi, or any Linux machine: HTTP, the camera if there is one, a systemd unit.
+
+    keras-mobilenets app pi model.tflite service
+    """
+    from keras_mobilenets.apps.pi import write_pi
+
+    write_pi(deployed(model, name, pixels), output)
+    print(f"{output}: README.md says how to install it")
 
 
 def deployed(path: Path, name: str | None, pixels: Any) -> Any:
