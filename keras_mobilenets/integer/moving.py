@@ -18,7 +18,7 @@ class IntegerMove(IntegerOperation):
 
     Args:
         function: "reshape", "transpose", "pad", "mirror", "slice", "concatenate", "gather", "depth_to_space",
-            "space_to_depth", "largest" or "smallest".
+            "space_to_depth", "largest", "smallest" or "call".
         settings: what the function needs, see `MOVES`.
         target_shape: of the output, without the batch.
         **kwargs: of `IntegerOperation`.
@@ -88,6 +88,10 @@ def _smallest(inputs: Any, shape: Any, axes: Any) -> Any:
     return ops.reshape(ops.min(inputs, axis=tuple(axes)), (-1, *shape))
 
 
+def _call(inputs: Any, shape: Any, layer: Callable[[Any], Any]) -> Any:
+    return layer(inputs)
+
+
 MOVES: dict[str, Callable[..., Any]] = {
     "reshape": _reshape,
     "transpose": _transpose,
@@ -99,4 +103,5 @@ MOVES: dict[str, Callable[..., Any]] = {
     "depth_to_space": _depth_to_space,
     "largest": _largest,
     "smallest": _smallest,
+    "call": _call,
 }

@@ -116,10 +116,13 @@ def convolution(place: Place) -> Step:
     if weights.data is None:
         raise place.error("has a kernel that is computed, which is not known")
     kernel = _kernel(kind, weights, source.shape[-1])
+    is_grouped = kind == "conv" and kernel.shape[2] != source.shape[-1]
     outputs = kernel.shape[2] * kernel.shape[3] if kind == "depthwise" else kernel.shape[3]
     bias = np.asarray(operands[2].data if len(operands) > 2 else np.zeros(outputs), "int32")
     largest = max(abs(end) for end in quantization_of(source).limits)
     bounds = split_channels(kernel, largest) if kind != "depthwise" else [0, kernel.shape[2]]
+    if is_grouped and len(bounds) > 2:
+        raise place.error("has groups of too many channels for exact sums")
     sums = np.abs(kernel).reshape(-1, outputs) if kind == "depthwise" else np.abs(kernel).sum((0, 1, 2))[None]
     wide = bool((sums.sum(0) * largest + np.abs(bias.astype("float64"))).max() >= EXACT)
     options = place.options
@@ -325,6 +328,11 @@ def blocks(function: str) -> Callable[[Place], Step]:
     return lambda place: place.move(function, block=place.options["block_size"])
 
 
+def moved(place: Place) -> Step:
+    """What a layer of Keras does to places, and no operation of a file: see `keras_mobilenets.quantization`."""
+    return place.move("call", **place.options)
+
+
 def reshape(place: Place) -> Step:
     """RESHAPE, SQUEEZE and EXPAND_DIMS."""
     return place.move("reshape")
@@ -351,6 +359,7 @@ MAKERS: dict[str, Callable[[Place], Any]] = {
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), split),
     **dict.fromkeys(("PAD", "PADV2"), pad),
     "MIRROR_PAD": mirror_pad,
+    "MOVE": moved,
     "SLICE": cut,
     "STRIDED_SLICE": strided_slice,
     "CONCATENATION": concatenation,

@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish
+from keras_mobilenets.quantization.forms import Scaling
+from keras_mobilenets.quantization.roles import Role, is_plain_resize, role_of
 
 _L = keras.layers
 Form = tuple[str, dict[str, Any], list[Any], bool]
 """(operation, options, constant operands, whether the output is on the grid of the input)"""
 
 
-def form_of(layer: Any, value: Any, shape: tuple[int, ...], args: tuple, kwargs: dict[str, Any]) -> Form | None:
-    """The operation of a layer that reads `value` and gives `shape`; None where there is none."""
+@dataclass(frozen=True)
+class Moved:
+    """A layer or operation that only moves values, called on integers as on real numbers: 0 stays 0.
+
+    Args:
+        layer: the layer or operation.
+        args, kwargs: of its call, with None in the place of the values.
+        output: which of its outputs is taken.
+    """
+
+    layer: Any
+    args: tuple[Any, ...] = (None,)
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    output: int = 0
+
+    def __call__(self, values: Any) -> Any:
+        given = [values if one is None else one for one in self.args]
+        return keras.tree.flatten(self.layer(*given, **dict(self.kwargs)))[self.output]
+
+
+def moved(layer: Any, args: tuple, kwargs: dict[str, Any]) -> Moved | None:
+    """The function of a layer or operation that only moves the values of `args[0]`; None of others."""
+    moves = role_of(layer) is Role.MOVE or isinstance(layer, _L.CenterCrop) or type(layer).__name__ == "Flip"
+    if not moves or isinstance(args[0], list | tuple) or getattr(layer, "constant_values", None):
+        return None
+    return Moved(layer, (None, *args[1:]), tuple(kwargs.items()))
+
+
+def form_of(layer: Any, args: tuple, shape: tuple[int, ...]) -> Form | None:
+    """The operation of a layer that is called with `args` and gives `shape`; None where there is none."""
     for classes, make in _FORMS:
         if isinstance(layer, classes):
-            return make(layer, value, shape)
-    if type(layer).__name__ in ("Reshape", "Squeeze", "ExpandDims"):
-        return "RESHAPE", {}, [], True
-    return None
+            return make(layer, args[0], shape)
+    make = _OPERATIONS.get(type(layer).__name__)
+    return None if make is None or isinstance(layer, _L.Layer) else make(layer, args[0], shape)
 
 
 def _window(layer: Any) -> dict[str, Any]:
@@ -32,12 +62,15 @@ def _window(layer: Any) -> dict[str, Any]:
     }
 
 
-def _convolution(layer: Any, value: Any, shape: Any) -> Form | None:
-    if layer.data_format != "channels_last" or getattr(layer, "groups", 1) != 1:
-        return None
+def _convolution(layer: Any, value: Any, shape: Any) -> Form:
     name = "DEPTHWISE_CONV_2D" if isinstance(layer, _L.DepthwiseConv2D) else "CONV_2D"
     dilation = {"dilation_h_factor": layer.dilation_rate[0], "dilation_w_factor": layer.dilation_rate[1]}
     return name, {**_window(layer), **dilation}, [], False
+
+
+def _transposed(layer: Any, value: Any, shape: Any) -> Form | None:
+    plain = tuple(layer.dilation_rate) == (1, 1) and layer.output_padding is None
+    return ("TRANSPOSE_CONV", _window(layer), [np.array(shape)], False) if plain else None
 
 
 def _dense(layer: Any, value: Any, shape: Any) -> Form:
@@ -53,23 +86,26 @@ def _pool(name: str, keeps_grid: bool) -> Any:
 
 
 def _average(layer: Any, value: Any, shape: Any) -> Form:
-    return "MEAN", {}, [np.array([1, 2])], False
+    return "MEAN", {}, [np.arange(1, len(value.shape) - 1)], False
 
 
-def _upsampling(layer: Any, value: Any, shape: Any) -> Form | None:
+def _mean(operation: Any, value: Any, shape: Any) -> Form | None:
+    axes = operation.axis if isinstance(operation.axis, list | tuple) else [operation.axis]
+    return None if None in axes else ("MEAN", {}, [np.array([axis % len(value.shape) for axis in axes])], False)
+
+
+def _scaling(layer: Any, value: Any, shape: Any) -> Form | None:
+    if np.ndim(layer.scale) or np.ndim(layer.offset):
+        return None
+    name, number = ("ADD", layer.offset) if layer.scale == 1 else ("MUL", layer.scale)
+    return name, {}, [np.float32(number)], False
+
+
+def _resize(layer: Any, value: Any, shape: Any) -> Form | None:
     names = {"nearest": "RESIZE_NEAREST_NEIGHBOR", "bilinear": "RESIZE_BILINEAR"}
-    if layer.interpolation not in names:
+    if layer.interpolation not in names or not (isinstance(layer, _L.UpSampling2D) or is_plain_resize(layer)):
         return None
     return names[layer.interpolation], {"half_pixel_centers": True}, [np.array(shape[1:3])], True
-
-
-def _padding(layer: Any, value: Any, shape: Any) -> Form:
-    return "PAD", {}, [np.array([(0, 0), *layer.padding, (0, 0)])], True
-
-
-def _cropping(layer: Any, value: Any, shape: Any) -> Form:
-    begin = np.array([0, *(before for before, _ in layer.cropping), 0])
-    return "SLICE", {}, [begin, np.array(shape)], True
 
 
 def _activation(layer: Any, value: Any, shape: Any) -> Form | None:
@@ -84,11 +120,16 @@ def _relu(layer: Any, value: Any, shape: Any) -> Form | None:
     return (names[layer.max_value], {}, [], False) if plain else None
 
 
+def _softmax(layer: Any, value: Any, shape: Any) -> Form | None:
+    return ("SOFTMAX", {"beta": 1.0}, [], False) if layer.axis in (-1, len(shape) - 1) else None
+
+
 def _plain(name: str, keeps_grid: bool = False, **options: Any) -> Any:
     return lambda layer, value, shape: (name, options, [], keeps_grid)
 
 
 _FORMS: tuple[tuple[Any, Any], ...] = (
+    (_L.Conv2DTranspose, _transposed),  # which is a Conv2D, too
     (_L.Conv2D, _convolution),
     (_L.DepthwiseConv2D, _convolution),
     (_L.Dense, _dense),
@@ -98,16 +139,25 @@ _FORMS: tuple[tuple[Any, Any], ...] = (
     (_L.Subtract, _plain("SUB")),
     (_L.Multiply, _plain("MUL")),
     (_L.Concatenate, lambda layer, value, shape: ("CONCATENATION", {"axis": layer.axis % len(shape)}, [], True)),
-    (_L.GlobalAveragePooling2D, _average),
+    (_L.Maximum, _plain("MAXIMUM", True)),
+    (_L.Minimum, _plain("MINIMUM", True)),
+    ((_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalAveragePooling3D), _average),
     (_L.AveragePooling2D, _pool("AVERAGE_POOL_2D", True)),
     (_L.MaxPooling2D, _pool("MAX_POOL_2D", True)),
     (_L.GlobalMaxPooling2D, lambda layer, value, shape: ("REDUCE_MAX", {}, [np.array([1, 2])], True)),
-    (_L.UpSampling2D, _upsampling),
-    (_L.ZeroPadding2D, _padding),
-    (_L.Cropping2D, _cropping),
-    (_L.Permute, lambda layer, value, shape: ("TRANSPOSE", {}, [np.array([0, *layer.dims])], True)),
+    ((_L.UpSampling2D, _L.Resizing), _resize),
     ((_L.Reshape, _L.Flatten), _plain("RESHAPE", True)),
-    (_L.Softmax, _plain("SOFTMAX", beta=1.0)),
+    (_L.Softmax, _softmax),
     (_L.Activation, _activation),
     (_L.LeakyReLU, lambda layer, value, shape: ("LEAKY_RELU", {"alpha": layer.negative_slope}, [], False)),
+    (_L.PReLU, _plain("PRELU")),
+    (Scaling, _scaling),
 )
+_OPERATIONS: dict[str, Any] = {
+    **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), _plain("RESHAPE", True)),
+    "Add": _plain("ADD"),
+    "Subtract": _plain("SUB"),
+    "Multiply": _plain("MUL"),
+    "Mean": _mean,
+    "Resize": _resize,
+}

@@ -13,13 +13,18 @@ import keras
 import numpy as np
 
 from keras_mobilenets.graph import Graph as KerasGraph
-from keras_mobilenets.graph import Node
+from keras_mobilenets.graph import Item, Node
 from keras_mobilenets.layers import inline
-from keras_mobilenets.quantization.counterparts import form_of
+from keras_mobilenets.quantization.counterparts import form_of, moved
 from keras_mobilenets.quantization.deploy import ConstantFakeQuant, Deployment, check
 from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
 from keras_mobilenets.quantization.twin import target_for
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor
+
+LARGEST_BIAS = (2**31 - 1) // 2
+"""In units of the accumulator; where a bias is larger, the converter widens the kernel's grid until it is not."""
+SMALLEST_SPAN = 1e-6
+"""Of a kernel's range, to the converter."""
 
 
 class NotInteger(ValueError):
@@ -127,8 +132,26 @@ class IntegerDeployment(Deployment):
 
     def plain(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         layer = node.layer
+        if isinstance(layer, Item):
+            return args[0][layer.index]
+        form = form_of(layer, args, _shape(node)) if isinstance(node.tensor, keras.KerasTensor) else None
+        if form is None and (move := moved(layer, args, kwargs)) is not None:
+            return self.move(args, move)
         weights = layer.get_weights() if isinstance(layer, keras.layers.Layer) else []
-        return self.compute(layer, args[0], weights, args[1:], kwargs)
+        return self.write(layer, form, args, weights)
+
+    def move(self, args: tuple, function: Any) -> Any:
+        """What only moves values is computed as it is, on integers: a value, or one for each output."""
+        (source,) = (one.grid() for one in args if isinstance(one, Value))
+        grid = self.steps[source.index], int(source.zero_points[0])
+        outputs = keras.tree.flatten(self.node.tensor)
+        values = [
+            self.finish(
+                Value((1, *one.shape[1:]), None, "MOVE", [source], {"layer": replace(function, output=n)}), grid
+            )
+            for n, one in enumerate(outputs)
+        ]
+        return values[0] if isinstance(self.node.tensor, keras.KerasTensor) else values
 
     def enter_float(self, node: Node, value: Any) -> Any:
         raise NotInteger(f"{node.name} leads to layers that stay in float")
@@ -149,13 +172,23 @@ class IntegerDeployment(Deployment):
         if not value.sources:
             self.starts.append(tensor)
         else:
-            sources = [self.constant(one) if not isinstance(one, Tensor) else one for one in value.sources]
-            if value.weights:
-                sources += self.kernel_and_bias(sources[0], value.name, *value.weights)
+            sources = self.operands(value)
             indices = tuple(source.index for source in sources)
             number = len(self.operators)
             self.operators.append(Operator(number, value.name, 1, indices, (tensor.index,), value.options))
         return Value(value.shape, tensor)
+
+    def operands(self, value: Value) -> list[Tensor]:
+        """The tensors that the operation which waits reads, in the order of the file."""
+        sources = [one if isinstance(one, Tensor) else self.constant(one) for one in value.sources]
+        if value.name == "PRELU":
+            return [*sources, self.constant(*value.weights, symmetric=True)]
+        if not value.weights:
+            return sources
+        kernel, bias = self.kernel_and_bias(sources[0], value.name, *value.weights)
+        return (
+            [*sources[1:], kernel, sources[0], bias] if value.name == "TRANSPOSE_CONV" else [sources[0], kernel, bias]
+        )
 
     def add(
         self, shape: Any, scales: Any, zero_points: Any, dtype: str = "int8", data: Any = None, axis: int = 0
@@ -169,12 +202,14 @@ class IntegerDeployment(Deployment):
         self.tensors.append(tensor)
         return tensor
 
-    def constant(self, value: Any) -> Tensor:
+    def constant(self, value: Any, symmetric: bool = False) -> Tensor:
         """A constant operand: real numbers on the grid of their range, integers (shapes, axes) as they are."""
         value = np.asarray(value)
         if value.dtype.kind == "i":
             return self.add(value.shape, [], [], "int32", value.astype("int32"))
-        scale, zero_point = activation_grid(min(float(value.min()), 0.0), max(float(value.max()), 0.0))
+        scale, zero_point = float(np.abs(value).max()) / 127.0 or 1.0, 0
+        if not symmetric:
+            scale, zero_point = activation_grid(min(float(value.min()), 0.0), max(float(value.max()), 0.0))
         data = np.clip(half_away(value / scale) + zero_point, -128, 127).astype("int8")
         return self.add(value.shape, scale, zero_point, data=data)
 
@@ -183,34 +218,35 @@ class IntegerDeployment(Deployment):
         if name == "DEPTHWISE_CONV_2D":
             kernel, axis = kernel.reshape(1, *kernel.shape[:2], -1), 3
         else:
-            kernel, axis = np.moveaxis(kernel, -1, 0), 0
-        rest = tuple(number for number in range(kernel.ndim) if number != axis)
-        largest = np.abs(kernel.astype("float64")).max(rest, keepdims=True)
-        scales = np.where(largest > 0, largest, 1.0) / 127.0
-        data = np.clip(half_away(kernel / scales), -127, 127).astype("int8")
-        scales = scales.ravel()
-        units = scales * self.steps[source.index]  # the converter rounds neither factor to the float32 that it writes
-        steps = np.clip(half_away(bias.astype("float64") / units), -(2**31), 2**31 - 1).astype("int32")
+            kernel, axis = np.moveaxis(kernel, 2 if name == "TRANSPOSE_CONV" else -1, 0), 0
+        step = self.steps[source.index]  # the converter rounds neither factor to the float32 that it writes
+        scales = kernel_scales(kernel, axis, bias, step)
+        shape = [-1 if number == axis else 1 for number in range(kernel.ndim)]
+        data = np.clip(half_away(kernel / scales.reshape(shape)), -127, 127).astype("int8")
+        steps = np.clip(half_away(bias.astype("float64") / (scales * step)), -(2**31), 2**31 - 1).astype("int32")
         zeros = np.zeros(len(scales), "int64")
         return [
             self.add(kernel.shape, scales, zeros, data=data, axis=axis),
-            self.add(bias.shape, units, zeros, "int32", steps),
+            self.add(bias.shape, scales * step, zeros, "int32", steps),
         ]
 
-    def compute(self, layer: Any, value: Any, weights: list, args: tuple = (), kwargs: Any = None) -> Value:
-        """What a layer computes: an operation that waits, or one that keeps the grid of what it reads."""
-        shape = _shape(self.node)
-        form = form_of(layer, value, shape, args, kwargs or {})
+    def compute(self, layer: Any, value: Any, weights: list) -> Value:
+        """What a layer of the deployed model computes."""
+        return self.write(layer, form_of(layer, (value,), _shape(self.node)), (value,), weights)
+
+    def write(self, layer: Any, form: Any, args: tuple, weights: list) -> Value:
+        """An operation that waits for its grid, or one that keeps the grid of what it reads."""
         if form is None:
             raise NotInteger(f"{layer.name} ({type(layer).__name__}) has no integer form")
         name, options, constants, keeps_grid = form
+        value = args[0]
         if name in ("RELU", "RELU6") and value.tensor is None:
             value.options = {**value.options, "fused_activation_function": name}
             return value
-        sources = [one.grid() for one in (value if isinstance(value, list | tuple) else [value])]
-        if name == "CONCATENATION" and len({(one.scales[0], one.zero_points[0]) for one in sources}) > 1:
+        sources = [one.grid() for one in keras.tree.flatten(args) if isinstance(one, Value)]
+        if keeps_grid and len({(one.scales[0], one.zero_points[0]) for one in sources}) > 1:
             raise NotInteger(f"{layer.name} joins different grids")
-        waiting = Value(shape, None, name, [*sources, *constants], options, [np.asarray(one) for one in weights])
+        waiting = Value(_shape(self.node), None, name, [*sources, *constants], options, list(map(np.asarray, weights)))
         if not keeps_grid:
             return waiting
         return self.finish(waiting, (self.steps[sources[0].index], int(sources[0].zero_points[0])))
@@ -228,6 +264,15 @@ def activation_grid(low: float, high: float) -> tuple[float, int]:
     return scale, int(np.clip(half_away(zero_point), -128, 127))
 
 
+def kernel_scales(kernel: np.ndarray, axis: int, bias: np.ndarray, step: float) -> np.ndarray:
+    """The scale of each output channel of a kernel that reads values of a step, as the converter chooses it."""
+    others = tuple(number for number in range(kernel.ndim) if number != axis)
+    largest = np.abs(kernel.astype("float64")).max(others)
+    scales = np.maximum(2 * largest, SMALLEST_SPAN) / 254.0
+    bias = np.abs(bias.astype("float64"))
+    return np.where(bias < LARGEST_BIAS * scales * step, scales, bias / LARGEST_BIAS / step)
+
+
 def half_away(values: Any) -> Any:
     """Rounds halves away from zero, as C does."""
     return np.trunc(values + np.copysign(0.5, values))
@@ -236,4 +281,6 @@ def half_away(values: Any) -> Any:
 def _shape(node: Node) -> tuple[int, ...]:
     if not isinstance(node.tensor, keras.KerasTensor):
         raise NotInteger(f"{node.name} has several outputs")
+    if None in node.tensor.shape[1:]:
+        raise NotInteger(f"{node.name} may have any size, of which averages depend")
     return (1, *node.tensor.shape[1:])
