@@ -1,4 +1,4 @@
-"""MediaPipe Tasks opens the exported files and names the classes of a real photograph.
+"""MediaPipe Tasks opens the exported files, names the classes of a real photograph and draws a detector's boxes.
 
 The real package, in an environment of its own: it needs absl-py 2, TensorFlow Model Optimization needs 1.
 `bash tests/environments/run mediapipe` makes one, and runs this.
@@ -6,17 +6,22 @@ The real package, in an environment of its own: it needs absl-py 2, TensorFlow M
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 
+import keras
 import numpy as np
 import pytest
+from export_models import images, living
 from PIL import Image
 from runs import other_python
 
-from keras_mobilenets import MobileNet
+from keras_mobilenets import SSD300, MobileNet
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
+from keras_mobilenets.quantization import calibrate, quantize_model
+from keras_mobilenets.tasks import Detection, Suppression
 from keras_mobilenets.tflite import TFLiteModel
 
 SIZE = 128
@@ -73,3 +78,59 @@ def test_names_the_classes_of_a_photograph(exported, cropped, mediapipe_python):
         assert name == model.labels[index]
         # The same runtime on the same pixels; MediaPipe's own build may round a probability's last step otherwise.
         assert abs(score - scores[index]) <= 1 / 256
+
+
+DETECTS = """
+import json, sys
+import mediapipe as mp
+from mediapipe.tasks.python import BaseOptions
+from mediapipe.tasks.python.vision import ObjectDetector, ObjectDetectorOptions
+
+picture, *models = sys.argv[1:]
+for model in models:
+    options = ObjectDetectorOptions(base_options=BaseOptions(model_asset_path=model), score_threshold=0.3)
+    with ObjectDetector.create_from_options(options) as detector:
+        found = detector.detect(mp.Image.create_from_file(picture)).detections
+    rows = [(one.bounding_box, each) for one in found for each in one.categories]  # equal boxes are one, of all classes
+    boxes = [[box.origin_y, box.origin_x, box.height, box.width] for box, _ in rows]
+    print("boxes" + json.dumps([[each.category_name, each.score, *box] for (_, each), box in zip(rows, boxes)]))
+"""
+SIDE = 64
+CLASSES = ["cat", "dog", "owl"]
+
+
+@pytest.mark.parametrize("integer", [False, True], ids=["float32", "uint8"])
+@pytest.mark.parametrize("background", [False, True], ids=["sigmoid", "softmax"])
+def test_draws_the_boxes_of_a_detector(mediapipe_python, integer, background, tmp_path):
+    options = {"alpha": 0.25, "background": background, "backbone_weights": None}
+    keras.utils.set_random_seed(0)
+    model = living(SSD300("MobileNet", (SIDE, SIDE, 3), classes=3, **options), images(32, SIDE))
+    task = Detection(3, image_size=(SIDE, SIDE), background=background)
+    if integer:
+        model = quantize_model(model)
+        calibrate(model, images(16, SIDE))
+    pixels = np.rint((images(1, SIDE) + 1) * 127.5).astype(np.uint8)
+    Image.fromarray(pixels[0]).save(tmp_path / "picture.png")
+    # Without the operation in the file MediaPipe chooses itself: the best class of an anchor, at most .3 over another.
+    theirs = Suppression(most_overlap=0.3, by_class=False, least_score=0.3)
+    forms = {True: task, False: dataclasses.replace(task, suppression=theirs)}
+    for decoded in forms:
+        path = tmp_path / f"{decoded}.tflite"
+        export_tflite(model, path, task=task, decoded=decoded, labels=CLASSES, verify=images(1, SIDE), verbose=False)
+    models = [str(tmp_path / f"{decoded}.tflite") for decoded in forms]
+    command = [mediapipe_python, "-c", DETECTS, str(tmp_path / "picture.png"), *models]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    drawn = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("boxes")]
+    for path, form, found in zip(models, forms.values(), drawn, strict=True):
+        (answer,) = form.decode(TFLiteModel(path).predict(pixels))
+        sure = answer["scores"] >= 0.3
+        rows = [values[sure] for values in (answer["labels"], answer["scores"], answer["boxes"] * SIDE)]
+        assert 5 < sure.sum() == len(found)
+        for label, score, (top, left, bottom, right) in zip(*rows, strict=True):
+            box = np.array(
+                [max(top, 0), max(left, 0), bottom - top, right - left]
+            )  # whole pixels, cut off below; float kernels differ
+            assert any(
+                name == CLASSES[label] and abs(other - score) < 1e-3 and (np.abs(box - size) <= 1).all()
+                for name, other, *size in found
+            )

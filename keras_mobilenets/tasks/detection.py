@@ -149,16 +149,16 @@ class Detection:
         from keras_mobilenets.tflite.edit.answers import add_postprocess, drop_first_column
 
         names, anchors = check_labels(labels, self.classes), self.anchors_of_image()
+        location = TensorInfo("location", is_boxes=True)
         if decoded is not False:
             choice = self.suppression.options(self.classes)
-            boxes = TensorInfo("location", is_boxes=True)
             category = TensorInfo("category", labels=names, labels_of_values=True)
-            described = (boxes, category, TensorInfo("score"), TensorInfo("number of detections"))
+            described = (location, category, TensorInfo("score"), TensorInfo("number of detections"))
             add = partial(add_postprocess, names=self.outputs, anchors=anchors, options=choice)
             return InFile(described, add_operations=add, decodes=True)
         options = {DETECTOR: detector_options(anchors, self.classes, SCALES)}
         drop = partial(drop_first_column, name=self.outputs[1]) if self.background else None
-        return InFile((TensorInfo("location"), TensorInfo("score", labels=names)), options, drop)
+        return InFile((location, TensorInfo("score", labels=names)), options, drop)
 
     def describe(self, answer: Any, labels: Sequence[str] | None, top: int = 3) -> list[dict[str, Any]]:
         """The boxes that score at least .3, all of them."""
