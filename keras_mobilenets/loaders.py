@@ -20,6 +20,7 @@ class Loader:
         bundled: name of the data that come with this package.
         folder: what a folder of them looks like, in a few words.
         words: of `--augment`, likewise.
+        files: endings of files that stand for their folder.
     """
 
     load: str
@@ -29,6 +30,7 @@ class Loader:
     bundled: str
     folder: str
     words: str
+    files: tuple[str, ...] = ()
 
     def check(self, data: str) -> None:
         """Refuses a name that is no data set's, and a folder that holds something else.
@@ -36,8 +38,16 @@ class Loader:
         Raises:
             ValueError: says which, and what is near.
         """
-        if _function("names.is_folder")(data):
+        if self.is_folder(data):
             _function(self.find)(data)
+
+    def is_folder(self, data: str, files: tuple[str, ...] = ()) -> bool:
+        """Whether it is a folder, or a file that stands for one; else it is the name of a data set.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        return _function("names.is_folder")(data, self.files + files)
 
     def augmented(self, words: Sequence[str]) -> list[str]:
         """The words of `--augment`.
@@ -65,6 +75,16 @@ LOADERS = {
         bundled="digits",
         folder="one sub-folder of pictures per class",
         words="none, crop, crop_flip; with rand_augment, random_erasing, mix_up, cut_mix",
+    ),
+    "detection": Loader(
+        load="detection.load_detection",
+        scan="box_folder.scan_boxes",
+        find="box_formats.find_boxes",
+        augmentations="names.box_augmentations",
+        bundled="scattered_digits",
+        folder="pictures with COCO's, Pascal VOC's, YOLO's or CSV annotations",
+        words="none; of crop, zoom_out, flip, colour",
+        files=(".json", ".yaml", ".yml", ".csv"),
     ),
 }
 """By the name of the task, the usual one first."""

@@ -17,7 +17,6 @@ from keras_mobilenets.cli.errors import errors
 from keras_mobilenets.cli.evaluation import compare, read_batches
 from keras_mobilenets.cli.models import PictureModel, check_classes, open_model
 from keras_mobilenets.data.images import BrokenImage, printable, read_pixels
-from keras_mobilenets.data.names import is_folder
 from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tasks.task import class_name
@@ -69,8 +68,9 @@ def evaluate(
 ) -> None:
     """Prints how well a model does on pictures whose answer is known."""
     opened = open_model(model, pixels)
-    data = data or LOADERS[opened.task.name].bundled
-    held_out = _folder if is_folder(data) else _data_set
+    loader = LOADERS[opened.task.name]
+    data = data or loader.bundled
+    held_out = _folder if loader.is_folder(data) else _data_set
     batches, names, broken = held_out(opened, data, everything=everything, seed=seed, strict=strict)
     found = compare({"model": opened}, batches)
     for line in broken:

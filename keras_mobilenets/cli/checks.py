@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from keras_mobilenets.applications.variants import check_builder
-from keras_mobilenets.loaders import LOADERS
+from keras_mobilenets.loaders import LOADERS, USUAL_TASK
 
 MODEL_SUFFIXES = (".tflite", ".keras")
 
@@ -41,10 +41,9 @@ def data(context: typer.Context, value: str | None) -> str | None:
     known = context.params.get("task")
     if value is None:
         return LOADERS[known].bundled if known else None
-    from keras_mobilenets.data.names import is_folder
-
+    files = tuple(ending for one in LOADERS.values() for ending in one.files)
     try:
-        LOADERS[known].check(value) if known else is_folder(value)
+        LOADERS[known].check(value) if known else LOADERS[USUAL_TASK].is_folder(value, files)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     return value

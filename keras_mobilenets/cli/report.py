@@ -13,6 +13,7 @@ from PIL import Image
 from keras_mobilenets.cli.evaluation import Comparison
 from keras_mobilenets.data.images import EDGE_TO_EDGE
 from keras_mobilenets.pages import data_uri, png, render
+from keras_mobilenets.tasks.task import Curve
 from keras_mobilenets.utils import atomic_path, require
 
 CURVES_FILE = "curves.png"
@@ -42,6 +43,7 @@ def write(folder: Path, metrics: dict[str, Any], found: Comparison) -> Path:
         m=metrics,
         titles=TITLES,
         curves={key: data_uri(draw_curves(history, [key])) for key in curves},
+        diagrams={one.title: data_uri(draw_lines(one)) for one in _curves(metrics["data"]["classes"], found)},
         examples=_examples(metrics["data"]["classes"], found),
         pixelated=min(metrics["data"]["image_size"]) <= EDGE_TO_EDGE,
     )
@@ -82,26 +84,56 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
     return png(figure)
 
 
+def _curves(classes: list[str], found: Comparison) -> list[Curve]:
+    return found.task.curves(found.answers["tflite"], found.truth, classes)
+
+
+def draw_lines(curve: Curve) -> bytes:
+    """A diagram of a task, as a PNG file."""
+    require("matplotlib", "all")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y) in curve.lines.items():
+        axes.plot(x, y, label=name)
+    axes.set(xlabel=curve.axes[0], ylabel=curve.axes[1], xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", loc="lower left")
+    return png(figure)
+
+
 def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
     """Pictures with what the integer model said: some of its mistakes, if it made any, and others."""
     task = found.task
     answers, truth = ([every[index] for index in found.kept] for every in (found.answers["tflite"], found.truth))
-    wrong = task.hits(answers, truth) < 0.5
-    mistakes = _spread(np.flatnonzero(wrong), MISTAKES)
+    hits = task.hits(answers, truth)
+    wrong = hits < 0.5
+    worst = np.argsort(hits, kind="stable")[:MISTAKES]
+    limit = hits[worst].max(initial=0)  # of those that are as bad, some from all over
+    mistakes = [index for index in worst if wrong[index] and hits[index] < limit]
+    mistakes += [*_spread(np.flatnonzero(wrong & (hits == limit)), MISTAKES - len(mistakes))]
     examples = []
     for index in [*_spread(np.flatnonzero(~wrong), EXAMPLES - len(mistakes)), *mistakes]:
         said = task.describe(answers[index], classes, CHOICES)
-        file = io.BytesIO()
-        Image.fromarray(task.show(found.pictures[index], answers[index], truth[index])).save(file, "PNG")
+        shown = [task.show(found.pictures[index], truth=truth[index]), task.show(found.pictures[index], answers[index])]
         examples.append(
             {
-                "picture": data_uri(file.getvalue()),
+                "pictures": [data_uri(_png(one)) for one in (shown[:1] if np.array_equal(*shown) else shown)],
+                "pair": not np.array_equal(*shown),
                 "caption": task.caption(answers[index], truth[index], classes),
                 "wrong": bool(wrong[index]),
                 "choices": [one for rank, one in enumerate(said) if rank == 0 or one["score"] >= VISIBLE],
             }
         )
     return examples
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:

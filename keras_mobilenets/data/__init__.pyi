@@ -1,20 +1,28 @@
+from .box_folder import BoxFolder, BoxPhotos, scan_boxes
+from .detection import load_detection
 from .digits import Digits
 from .folder import ImageFolder, Photos, scan_folder
 from .grain_data import GrainData, load_grain
 from .images import BrokenImage, read_image
 from .load import ImageData, load
 from .names import known_datasets
+from .scattered import ScatteredDigits
 
 __all__ = [
+    "BoxFolder",
+    "BoxPhotos",
     "BrokenImage",
     "Digits",
     "GrainData",
     "ImageData",
     "ImageFolder",
     "Photos",
+    "ScatteredDigits",
     "known_datasets",
     "load",
+    "load_detection",
     "load_grain",
     "read_image",
+    "scan_boxes",
     "scan_folder",
 ]

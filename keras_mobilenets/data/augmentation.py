@@ -33,7 +33,7 @@ class _Draws(keras.random.SeedGenerator):
         return tf.random.experimental.stateless_fold_in(self.pair, self.count)
 
 
-def _applied(layer: keras.layers.Layer, data: Any, seed: tf.Tensor) -> Any:
+def applied(layer: keras.layers.Layer, data: Any, seed: tf.Tensor) -> Any:
     """What a preprocessing layer makes of images, its random numbers drawn from `seed`."""
     draws = _Draws(seed)
     layer._get_seed_generator = lambda backend=None: draws
@@ -69,7 +69,7 @@ def rand_augment() -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
             drawn = tf.random.experimental.stateless_fold_in(seed, turn)
             choice = tf.random.stateless_uniform((), drawn, maxval=len(layers) + 1, dtype=tf.int32)
             # Bound as defaults: the branches are traced after the loop has gone on.
-            branches = [lambda layer=layer, image=image, drawn=drawn: _applied(layer, image, drawn) for layer in layers]
+            branches = [lambda layer=layer, image=image, drawn=drawn: applied(layer, image, drawn) for layer in layers]
             image = tf.switch_case(choice, [*branches, lambda image=image: image])
         return tf.ensure_shape(tf.clip_by_value(image, 0, 255), shape)
 
@@ -96,11 +96,11 @@ def batch_augment(names: Sequence[str], classes: int) -> Callable[..., tuple[tf.
     def augmented(seed: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         shape = images.shape
         if erasing:
-            images = _applied(erasing, images, tf.random.experimental.stateless_fold_in(seed, -1))
+            images = applied(erasing, images, tf.random.experimental.stateless_fold_in(seed, -1))
         if mixes:
             labels = tf.one_hot(labels, classes)
             mixed = [
-                lambda layer=layer: tuple(_applied(layer, {"images": images, "labels": labels}, seed).values())
+                lambda layer=layer: tuple(applied(layer, {"images": images, "labels": labels}, seed).values())
                 for layer in mixes
             ]
             choice = tf.random.stateless_uniform((), seed, maxval=len(mixes), dtype=tf.int32)

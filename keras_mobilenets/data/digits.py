@@ -42,14 +42,11 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        from sklearn.datasets import load_digits  # slow to import, and needed only once in a machine's life
-
-        digits = load_digits()
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]  # 17 levels of grey, 0..16
-        test = _held_out(digits.target)
+        images, labels = read_digits()
+        test = held_out(labels)
         return {
-            "train": self._generate_examples(images, digits.target, ~test),
-            "test": self._generate_examples(images, digits.target, test),
+            "train": self._generate_examples(images, labels, ~test),
+            "test": self._generate_examples(images, labels, test),
         }
 
     def _generate_examples(self, images: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> Iterator:
@@ -57,7 +54,15 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             yield int(index), {"image": images[index], "label": int(labels[index])}
 
 
-def _held_out(labels: np.ndarray) -> np.ndarray:
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """All images, (count, 8, 8, 1) uint8, and their labels."""
+    from sklearn.datasets import load_digits  # slow to import, and needed only once in a machine's life
+
+    digits = load_digits()
+    return np.round(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis], digits.target  # 17 levels of grey
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
     """A mask of the examples of the test split: the same share of each class."""
     random = np.random.default_rng(SPLIT_SEED)
     mask = np.zeros(len(labels), bool)

@@ -93,7 +93,7 @@ def scan_folder(
 
     >>> flowers = scan_folder("flowers", validation_split=0.25)  # doctest: +SKIP
     """
-    _check_arguments(validation_split, on_error)
+    check_scan_arguments(validation_split, on_error)
     layout = find_layout(folder)
     names = tuple(class_names) if class_names else layout.class_names
     broken: list[str] = []
@@ -112,7 +112,8 @@ def scan_folder(
     return ImageFolder(names, train, val, (*broken, *absent, *layout.unread))
 
 
-def _check_arguments(validation_split: float, on_error: str) -> None:
+def check_scan_arguments(validation_split: float, on_error: str) -> None:
+    """Refuses what no scan of a folder takes."""
     if not 0 < validation_split < 1:
         raise ValueError(f"`validation_split` must be between 0 and 1. Received: validation_split={validation_split}")
     if on_error not in {"skip", "raise"}:
@@ -151,10 +152,10 @@ def _verdict(file: tuple[str, int]) -> bool | str:
         return str(error)
 
 
-def count_broken(broken: Sequence[str]) -> str:
+def count_broken(broken: Sequence[str], what: str = "files are not whole pictures") -> str:
     """All lines in one text, after the tenth their number."""
     more = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
-    return f"{len(broken)} files are not whole pictures:\n  " + "\n  ".join(broken[:10]) + more
+    return f"{len(broken)} {what}:\n  " + "\n  ".join(broken[:10]) + more
 
 
 def _check_counts(root: Path, photos: Photos, names: tuple[str, ...], broken: list[str], partial: bool) -> None:

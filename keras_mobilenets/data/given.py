@@ -13,12 +13,13 @@ from keras_mobilenets.data.sources import SHUFFLE_BUFFER, Source
 
 SHUFFLED_IMAGES = 1_000  # held decoded for shuffling: they take ten times the room of encoded ones
 READ_TOGETHER = 256
+SINGLE = "one class for each picture: a number >= 0, or one 1 among 0"
 CHECKED = 64  # pictures that a second pass is tried on
 
 Given: TypeAlias = tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset] | list[tf.data.Dataset]
 
 
-class _Facts(NamedTuple):
+class Facts(NamedTuple):
     """What one pass over a dataset finds, an entry for each picture."""
 
     keys: np.ndarray  # that follow from the pixels
@@ -43,19 +44,31 @@ def dataset_sources(
     if not 1 <= len(given) <= 2:
         raise ValueError(f"`data` must be a dataset, or one to train on and one to hold out. Received: {len(given)}")
     examples, vectors = zip(*(_examples(one) for one in given), strict=True)
-    facts = [_facts(one) for one in examples]
-    _check_second_pass(examples[-1], facts[-1])
+    facts = [facts_of(one, SINGLE) for one in examples]
+    check_second_pass(examples[-1], facts[-1])
     classes = max(*vectors, *(int(one.labels.max()) + 1 for one in facts))
     names = class_names or getattr(given[0], "class_names", None) or [str(label) for label in range(classes)]
     if len(names) < classes:
         raise ValueError(f"`class_names` must name all classes. Received: {len(names)} names, a label {classes - 1}")
-    read = _reader(examples[0], facts)
-    if len(given) == 2:
+    read = reader(examples[0], facts)
+    train, val = split_sources(examples, facts, read, validation_split=validation_split, seed=seed)
+    return train, val, tuple(names)
+
+
+def split_sources(
+    examples: Sequence[tf.data.Dataset],
+    facts: Sequence[Facts],
+    read: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    validation_split: float,
+    seed: int,
+) -> list[Source]:
+    """What is trained on and what is held out: the two that are given, or shares of the one."""
+    if len(examples) == 2:
         parts = [(one, len(found.keys)) for one, found in zip(examples, facts, strict=True)]
     else:
         parts = _drawn(examples[0], facts[0].keys, validation_split, seed)
-    train, val = (_source(one, count, read) for one, count in parts)
-    return train, val, tuple(names)
+    return [_source(one, count, read) for one, count in parts]
 
 
 def _source(examples: tf.data.Dataset, count: int, read: Callable[[tf.Tensor], tf.Tensor]) -> Source:
@@ -95,7 +108,7 @@ def _understood(spec: Any) -> tuple[Callable[..., Any], tf.TensorSpec, bool]:
         parts = spec["image"], spec["label"]
     if isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(one, tf.TensorSpec) for one in parts):
         image, label = parts
-        batched = _is_batched(image)
+        batched = is_batched(image)
         if batched is not None and label.dtype != tf.string:
             vectors = label.shape.rank == batched + 1 and label.shape[-1]
             if label.shape.rank == batched or vectors:
@@ -106,8 +119,8 @@ def _understood(spec: Any) -> tuple[Callable[..., Any], tf.TensorSpec, bool]:
     )
 
 
-def _is_batched(image: tf.TensorSpec) -> bool | None:
-    """None if it cannot be an image."""
+def is_batched(image: tf.TensorSpec) -> bool | None:
+    """Whether images come in batches; None if it cannot be an image."""
     rank, last = image.shape.rank, image.shape[-1] if image.shape.rank else None
     if image.dtype == tf.string:
         return {0: False, 1: True}.get(rank)
@@ -122,7 +135,9 @@ def _key(image: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(tf.fingerprint(values), tf.int64)
 
 
-def _facts(examples: tf.data.Dataset) -> _Facts:
+def facts_of(examples: tf.data.Dataset, refusal: str) -> Facts:
+    """What is in (image, label, whether that is right); `refusal` says what it must be."""
+
     def found(image: tf.Tensor, label: tf.Tensor, single: tf.Tensor) -> tuple[tf.Tensor, ...]:
         values = tf.zeros(1) if image.dtype in (tf.string, tf.uint8) else tf.cast(image, tf.float64)
         return _key(image)[0], label, single, tf.reduce_min(values), tf.reduce_max(values)
@@ -130,16 +145,15 @@ def _facts(examples: tf.data.Dataset) -> _Facts:
     batches = list(examples.map(found, tf.data.AUTOTUNE).batch(READ_TOGETHER).as_numpy_iterator())
     if not batches:
         raise ValueError("There are no pictures in `data`")
-    facts = _Facts(*(np.concatenate(part) for part in zip(*batches, strict=True)))
+    facts = Facts(*(np.concatenate(part) for part in zip(*batches, strict=True)))
     if not facts.single.all():
         place = int(np.argmin(facts.single))
-        raise ValueError(
-            f"`data` must give one class for each picture: a number >= 0, or one 1 among 0. See no. {place}"
-        )
+        raise ValueError(f"`data` must give {refusal}. See no. {place}")
     return facts
 
 
-def _check_second_pass(examples: tf.data.Dataset, facts: _Facts) -> None:
+def check_second_pass(examples: tf.data.Dataset, facts: Facts) -> None:
+    """Refuses a dataset that gives other pictures when it is read again."""
     again = [int(_key(image)[0]) for image, _, _ in examples.take(CHECKED)]
     if not np.isin(again, facts.keys).all():
         raise ValueError(
@@ -149,7 +163,7 @@ def _check_second_pass(examples: tf.data.Dataset, facts: _Facts) -> None:
         )
 
 
-def _reader(examples: tf.data.Dataset, facts: Sequence[_Facts]) -> Callable[[tf.Tensor], tf.Tensor]:
+def reader(examples: tf.data.Dataset, facts: Sequence[Facts]) -> Callable[[tf.Tensor], tf.Tensor]:
     """Encoded pictures as they are, others as uint8 RGB."""
     dtype = examples.element_spec[0].dtype
     if dtype == tf.string:

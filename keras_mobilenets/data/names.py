@@ -9,9 +9,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-BUNDLED = "digits"
+BUNDLED, SCATTERED = "digits", "scattered_digits"
+ANNOTATED = (".json", ".yaml", ".yml", ".csv")  # files that say where the boxes in pictures are
 CUTS = ("auto", "none", "crop", "crop_flip")
 EXTRAS = ("rand_augment", "random_erasing", "mix_up", "cut_mix")
+BOX_EXTRAS = ("crop", "zoom_out", "flip", "colour")
 # What is written is no longer itself in a mirror. All others are flipped, as photographs are.
 UNFLIPPED = ("digits", "mnist", "svhn", "omniglot", "cmaterdb")
 PHOTO_AREA = 0.35  # least share of a photograph that a random crop keeps: light, as small models ask (V1 paper)
@@ -25,7 +27,7 @@ def known_datasets() -> list[str]:
     Read off the files of the installed TensorFlow Datasets: its own `tfds.list_builders()` imports TensorFlow and
     every one of its 400 modules first. `load` takes any name that `tfds.builder` knows, on this list or not.
     """
-    names = {BUNDLED}
+    names = {BUNDLED, SCATTERED}
     spec = importlib.util.find_spec("tensorflow_datasets")
     for root in (spec.submodule_search_locations or []) if spec else []:
         names.update(path.stem for path in Path(root, "url_checksums").glob("*.txt"))
@@ -34,8 +36,12 @@ def known_datasets() -> list[str]:
     return sorted(names)
 
 
-def is_folder(data: str | os.PathLike[str]) -> bool:
+def is_folder(data: str | os.PathLike[str], files: tuple[str, ...] = ()) -> bool:
     """Whether `data` means an image folder (True) or a data set (False): its name, or where TFDS prepared it.
+
+    Args:
+        data: what the user wrote.
+        files: endings of files that stand for their folder.
 
     Raises:
         ValueError: it is neither; the message names the nearest data sets.
@@ -43,6 +49,8 @@ def is_folder(data: str | os.PathLike[str]) -> bool:
     text = os.path.expanduser(os.fspath(data))  # a `Path` would make a name of ./name
     if os.path.isdir(text):
         return not os.path.isfile(os.path.join(text, "dataset_info.json"))
+    if os.path.exists(text) and text.lower().endswith(files or "/"):
+        return True
     if os.path.exists(text):
         raise ValueError(f"`data` must be a folder or the name of a data set. Received a file: {text}")
     if re.fullmatch(r"\w+(/\w+)?(:[\d.*]+)?", text) and _is_builder(text):
@@ -71,11 +79,32 @@ def augmentations(augment: str | Sequence[str]) -> tuple[str, ...]:
     return (cuts[0], *(name for name in EXTRAS if name in asked))
 
 
+def box_augmentations(augment: str | Sequence[str]) -> tuple[str, ...]:
+    """The augmentations of `load_detection`.
+
+    Raises:
+        ValueError: an unknown name, or something beside "auto" or "none".
+    """
+    asked = (augment,) if isinstance(augment, str) else tuple(augment)
+    known = ("auto", "none", *BOX_EXTRAS)
+    strange = [name for name in asked if name not in known]
+    if strange or not asked:
+        raise ValueError(f"`augment` must be of {', '.join(known)}. Received: augment={(strange or [''])[0]!r}")
+    if len(asked) > 1 and {"auto", "none"} & set(asked):
+        raise ValueError(f"`augment` must be one of auto and none, or of the others. Received: augment={asked}")
+    return asked
+
+
+def is_written(name: str) -> bool:
+    """Whether a data set's name says that something is read in its pictures."""
+    return any(word in name for word in UNFLIPPED)
+
+
 def decided(augment: tuple[str, ...], name: str) -> tuple[str, ...]:
     """The augmentations, with "auto" decided for a data set of this name."""
     cut, *extras = augment
     if cut == "auto":
-        cut = "crop" if any(word in name for word in UNFLIPPED) else "crop_flip"
+        cut = "crop" if is_written(name) else "crop_flip"
     return (cut, *extras)
 
 

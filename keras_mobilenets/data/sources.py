@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.data.names import BUNDLED
+from keras_mobilenets.data.names import BUNDLED, SCATTERED
 from keras_mobilenets.utils import require
 
 SHUFFLE_BUFFER = 10_000  # encoded pictures held for shuffling a stream; TFDS shuffles when it writes, too
@@ -50,21 +50,31 @@ def tfds_sources(
     Raises:
         ValueError: it holds no pictures with one label each, or must first be downloaded and there is no way to.
     """
-    builder = _builder(name, data_dir)
+    builder = tfds_builder(name, data_dir)
     image_key, label_key = _keys(builder)
-    _prepare(builder)
-    held_out = next((split for split in ("validation", "test") if split in builder.info.splits), None)
-    if "train" not in builder.info.splits:
-        raise ValueError(f"The data set {name!r} has no split named train: {', '.join(builder.info.splits)}")
+    prepare(builder)
+    held_out = held_out_split(builder)
     train = _read(builder, "train", image_key, label_key)
     if held_out:
         val = _read(builder, held_out, image_key, label_key)
     else:
-        train, val = _draw(train, validation_split, seed)
+        train, val = draw(train, validation_split, seed)
     return train, val, tuple(builder.info.features[label_key].names)
 
 
-def _builder(name: str, data_dir: str | os.PathLike[str] | None):
+def held_out_split(builder) -> str | None:
+    """`validation`, or else `test`, beside `train`.
+
+    Raises:
+        ValueError: there is nothing to train on.
+    """
+    if "train" not in builder.info.splits:
+        raise ValueError(f"The data set {builder.name!r} has no split named train: {', '.join(builder.info.splits)}")
+    return next((split for split in ("validation", "test") if split in builder.info.splits), None)
+
+
+def tfds_builder(name: str, data_dir: str | os.PathLike[str] | None):
+    """The builder of a data set, by its name or the folder that it was prepared in."""
     tfds = require("tensorflow_datasets", "all")
     if os.path.isdir(name):
         return tfds.builder_from_directory(name)
@@ -86,7 +96,7 @@ def _keys(builder) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _prepare(builder) -> None:
+def prepare(builder) -> None:
     """Downloads and prepares the data set where needed; without a network, says so at once."""
     if builder.info.splits:
         return
@@ -100,7 +110,7 @@ def _prepare(builder) -> None:
         )
     try:
         with contextlib.ExitStack() as quiet:
-            if builder.name == BUNDLED:  # over in two seconds: no bars for that
+            if builder.name in (BUNDLED, SCATTERED):  # over in two seconds: no bars for that
                 quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
                 quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
             builder.download_and_prepare()
@@ -159,7 +169,7 @@ def _by_index(records, image_key: str, label_key: str) -> tf.data.Dataset:
     return tf.data.Dataset.range(len(records)).map(read)
 
 
-def _draw(source: Source, validation_split: float, seed: int) -> tuple[Source, Source]:
+def draw(source: Source, validation_split: float, seed: int) -> tuple[Source, Source]:
     """Holds out a share of the examples, the same ones on every pass and every machine."""
     count = max(round(source.count * validation_split), 1)
     mixed = source.examples.shuffle(source.shuffle_buffer, seed=seed, reshuffle_each_iteration=False)

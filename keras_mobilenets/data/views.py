@@ -77,7 +77,7 @@ def _training_image(
         image, is_photo = tf.cond(
             is_jpeg,
             lambda: _cropped_jpeg(data, seed, image_size),
-            lambda: _cropped(tf.cond(plain, lambda: decoded(data), lambda: read(data)), seed, aspect),
+            lambda: _cropped(whole(data, plain), seed, aspect),
         )
     else:
         image, is_photo = _cropped(data, seed, aspect)
@@ -92,6 +92,11 @@ def read(data: tf.Tensor, image_size: tuple[int, int] | None = None, *, crop: bo
     """A picture as `read_pixels` gives it or, of an `image_size`, as `read_image` does."""
     function: Any = functools.partial(read_image, image_size=image_size, crop=crop) if image_size else read_pixels
     return tf.ensure_shape(tf.numpy_function(function, [data], tf.uint8), (*(image_size or (None, None)), 3))
+
+
+def whole(data: tf.Tensor, plain: tf.Tensor) -> tf.Tensor:
+    """All pixels of a picture, by the faster decoder where that reads it alike."""
+    return read(data) if data.dtype != tf.string else tf.cond(plain, lambda: decoded(data), lambda: read(data))
 
 
 def decoded(data: tf.Tensor) -> tf.Tensor:
@@ -113,12 +118,11 @@ def _cropped_jpeg(data: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int])
     return tf.switch_case(enough, [functools.partial(part_of, reduction) for reduction in REDUCTIONS]), is_photo
 
 
-def resized(image: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+def resized(image: tf.Tensor, image_size: Any) -> tf.Tensor:
     """Bilinear, with antialiasing where a picture shrinks by much."""
-    height, width = image_size
-    largest = (int(height * ALIASED), int(width * ALIASED))
+    largest = tf.cast(image_size, tf.float32) * ALIASED
     return tf.cond(
-        tf.reduce_all(tf.shape(image)[:2] <= largest),
+        tf.reduce_all(tf.cast(tf.shape(image)[:2], tf.float32) <= largest),
         lambda: tf.image.resize(image, image_size),
         lambda: tf.image.resize(image, image_size, antialias=True),
     )

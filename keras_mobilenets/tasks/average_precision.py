@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_mobilenets.tasks.task import Answers
 
+RECALLS = 101
 FIGURES = ("mAP", "mAP_50", "mAP_75", "mAP_small", "mAP_medium", "mAP_large")
 
 
@@ -31,6 +32,36 @@ def evaluate(
         `FIGURES`, None where there are no boxes of the kind; and for each class its average precision (classes,), NaN
         where it has no box.
     """
+    precision, real = _precision(answers, truth, image_size, classes)
+    if precision is None:
+        each = np.where(real, 0.0, np.nan)
+        return dict.fromkeys(FIGURES, 0.0 if real.any() else None), each
+    parts = {
+        "mAP": precision[..., 0, -1],
+        "mAP_50": precision[0, ..., 0, -1],
+        "mAP_75": precision[5, ..., 0, -1],
+        **{f"mAP_{name}": precision[..., place, -1] for place, name in enumerate(("small", "medium", "large"), 1)},
+    }
+    figures = {name: _mean(values) for name, values in parts.items()}
+    each = np.array([_mean(precision[:, :, label, 0, -1]) for label in range(classes)])
+    return {name: None if np.isnan(figure) else figure for name, figure in figures.items()}, each
+
+
+def precision_at_recall(
+    answers: Answers, truth: Answers, image_size: tuple[int, int], classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recalls (101,) from 0 to 1 and, at an overlap of .5, the precision of each class there, (101, classes); NaN where
+    a class has no box. Arguments as of `evaluate`."""
+    precision, real = _precision(answers, truth, image_size, classes)
+    recall = np.linspace(0, 1, RECALLS)
+    found = np.zeros((RECALLS, classes)) if precision is None else precision[0, :, :, 0, -1]
+    return recall, np.where((found < 0) | ~real, np.nan, found)
+
+
+def _precision(
+    answers: Answers, truth: Answers, image_size: tuple[int, int], classes: int
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """(thresholds, recalls, classes, sizes, most), None where nothing is found; and whether a class has boxes."""
     from pycocotools import coco, cocoeval
 
     true, found = coco.COCO(), []
@@ -56,20 +87,8 @@ def evaluate(
         if found:
             run.evaluate()
             run.accumulate()
-    if not found:
-        real = [row["category_id"] for row in true.dataset["annotations"] if not row["iscrowd"]]
-        each = np.where(np.bincount(real, minlength=classes), 0.0, np.nan)
-        return dict.fromkeys(FIGURES, 0.0 if real else None), each
-    precision = run.eval["precision"]  # (thresholds, recalls, classes, sizes, most)
-    parts = {
-        "mAP": precision[..., 0, -1],
-        "mAP_50": precision[0, ..., 0, -1],
-        "mAP_75": precision[5, ..., 0, -1],
-        **{f"mAP_{name}": precision[..., place, -1] for place, name in enumerate(("small", "medium", "large"), 1)},
-    }
-    figures = {name: _mean(values) for name, values in parts.items()}
-    each = np.array([_mean(precision[:, :, label, 0, -1]) for label in range(classes)])
-    return {name: None if np.isnan(figure) else figure for name, figure in figures.items()}, each
+    real = [row["category_id"] for row in true.dataset["annotations"] if not row["iscrowd"]]
+    return run.eval["precision"] if found else None, np.bincount(real, minlength=classes) > 0
 
 
 def _mean(values: np.ndarray) -> float:

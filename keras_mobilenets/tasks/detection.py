@@ -19,6 +19,7 @@ SURE = 0.3
 SAME = 0.5
 """Intersection over union from which two boxes are the same."""
 TRUE_COLOR, FOUND_COLOR = "#2e9e4f", "#d9482b"
+LINES = 10
 LINE = 0.008
 """Width of a drawn line, as a share of the picture's short side."""
 
@@ -187,8 +188,14 @@ class Detection:
         return np.asarray(picture)
 
     def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
-        """Precision over recall, of each class with the lowest and the highest average precision, and of their mean."""
-        return []
+        """Precision over recall at an overlap of .5, of the ten classes with the most boxes."""
+        from keras_mobilenets.tasks.average_precision import precision_at_recall
+
+        recall, precision = precision_at_recall(answers, truth, self.image_size, self.classes)
+        counts = {label: row["boxes"] for label, row in self.by_class(answers, truth).items()}
+        common = sorted(sorted(counts, key=counts.__getitem__)[-LINES:])
+        lines = {class_name(label, labels): (recall, precision[:, label]) for label in common}
+        return [Curve("Precision over recall, at an overlap of .5", ("recall", "precision"), lines)]
 
     def _f1(self, one: Any, other: Any) -> float:
         """2 * shared / (both), each box of the one with the box of its class in the other that it covers best."""
