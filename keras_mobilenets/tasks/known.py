@@ -10,7 +10,9 @@ from keras_mobilenets.tasks.detection import Detection
 from keras_mobilenets.tasks.embedding import Embedding
 from keras_mobilenets.tasks.segmentation import Segmentation
 from keras_mobilenets.tasks.task import Task
+from keras_mobilenets.tflite.edit.answers import POSTPROCESS
 from keras_mobilenets.tflite.file import TFLiteFile
+from keras_mobilenets.tflite.runner import named_tensors
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Detection, Segmentation, Embedding)}
 """What `--task` takes."""
@@ -39,7 +41,7 @@ def task_of(model: Any) -> Task | None:
     'softmax'
     """
     form = _file_form(model) if isinstance(model, TFLiteFile) else _keras_form(model)
-    if set(form.outputs) == set(Detection.outputs):
+    if form.scores or set(form.outputs) == set(Detection.outputs):
         return _detector(form)
     shapes, ending = list(form.outputs.values()), form.endings[0] if form.endings else None
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None or (shapes[0][-1] == 1 and ending != "sigmoid"):
@@ -55,21 +57,27 @@ def task_of(model: Any) -> Task | None:
 
 
 class _Form(NamedTuple):
-    """Shapes of the first input and of the outputs by name; functions that the last numbers have gone through."""
+    """Shapes of the first input and of the outputs by name; functions that the last numbers have gone through.
+
+    Where class names are in a file, how many; where a file chooses boxes itself, of how many scores for each anchor.
+    """
 
     image: tuple[int | None, ...]
     outputs: dict[str, tuple[int | None, ...]]
     endings: list[str | None]
+    names: int = 0
+    scores: int = 0
 
 
 def _file_form(file: TFLiteFile) -> _Form:
     graph = file.graph
-    signature = next((one["outputs"] for one in file.signatures.values()), {})
-    named = signature or dict(zip(_numbered(len(graph.outputs)), graph.outputs, strict=True))
+    choices = [graph.tensors[one.inputs[1]].shape[-1] for one in graph.operators if one.name == POSTPROCESS]
     return _Form(
         tuple(graph.tensors[graph.inputs[0]].shape),
-        {name: tuple(graph.tensors[index].shape) for name, index in named.items()},
+        {name: tuple(tensor.shape) for name, tensor in named_tensors(file, "outputs").items()},
         [ENDINGS.get(one.name) for one in reversed(graph.operators) if one.name not in WRAPPING],
+        len(file.labels or ()),
+        int(choices[0]) if choices else 0,
     )
 
 
@@ -88,11 +96,14 @@ def _numbered(count: int) -> list[str]:
 
 
 def _detector(form: _Form) -> Detection | None:
-    boxes, scores = (form.outputs[name] for name in Detection.outputs)
     height, width, *_ = form.image[1:] or (None, None)
+    if form.scores:  # decoded in the file: which anchors they were is of no matter
+        return Detection(form.names or form.scores, image_size=(int(height or 0), int(width or 0)))
+    boxes, scores = (form.outputs[name] for name in Detection.outputs)
     if len(boxes) != 3 or boxes[-1] != 4 or scores[:-1] != boxes[:-1] or height is None or width is None:
         return None
-    background = next((one for one in form.endings if one), None) == "softmax"  # of the head, which stands last
+    ending = next((one for one in form.endings if one), None)  # of the head, which stands last
+    background = ending == "softmax" and form.names != scores[-1]
     classes = int(scores[-1] or 0) - background
     for anchors in (ssd_anchors(), torchvision_anchors()) if classes > 0 else ():
         task = Detection(classes, image_size=(height, width), background=background, anchors=anchors)
