@@ -84,6 +84,9 @@ def train(
         typer.Option(callback=checks.augment, help="; ".join(f"{name}: {one.words}" for name, one in LOADERS.items())),
     ] = ["auto"],  # noqa: B006
     strict: Strict = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only read the data, and say what is in them and how anchors cover boxes.")
+    ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for it, too.")] = False,
     devices: Annotated[
         str | None,
@@ -95,7 +98,7 @@ def train(
     Without any option it does so on the bundled pictures of handwritten digits. Leaves a run folder with float.keras,
     qat.keras, model.tflite, labels.txt, metrics.json, curves.png and report.html.
     """
-    given = {name: context.params[name] for name in context.params if name not in ("output", "resume")}
+    given = {name: context.params[name] for name in context.params if name not in ("output", "resume", "dry_run")}
     typed = [name for name in given if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
     from keras_mobilenets.cli.settings import start
 
@@ -103,7 +106,7 @@ def train(
     with quiet():
         from keras_mobilenets.cli import job
 
-    job.train(folder, settings)
+    (job.look if dry_run else job.train)(folder, settings)
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")

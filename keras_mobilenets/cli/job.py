@@ -50,6 +50,7 @@ PEERS = ("keras", "tensorflow", "numpy")
 PHASES = ("float", "quantized")
 LOG_FILE = "log.jsonl"
 KEPT_PICTURES = 400  # at most; what the report may choose its examples from
+EXAMINED = 2_000  # pictures, at most, whose targets are looked at
 TRAINED = ("float.keras", "qat.keras")
 
 
@@ -77,6 +78,11 @@ def train(folder: Path, settings: Settings) -> None:
         raise SystemExit(code)
 
 
+def look(folder: Path, settings: Settings) -> None:
+    """Reads the data and says what is in them, and leaves nothing."""
+    Job(folder, settings)
+
+
 def _is_trained(folder: Path) -> bool:
     return all((folder / name).exists() for name in TRAINED)
 
@@ -102,6 +108,8 @@ class Job:
             with first_alone():  # may have to be prepared
                 self.data = self._load()
             self.task = TASKS[settings.task].of(self.data, self.recipe, settings.alpha)
+            for line in self.task.examine(self.data.targets(EXAMINED)):
+                progress.console.print(f"  {line}")
             self.teacher = self._teacher()
 
     def run(self) -> None:

@@ -95,6 +95,11 @@ class ImageData:
             pipeline.evaluation_batches(self._val, view=self._view, batch_size=self.batch_size, share=self._share)
         )
 
+    def targets(self, count: int | None = None) -> list[Any]:
+        """What is to be answered about the pictures to train on, or the first so many, which are not decoded."""
+        examples = self._train.examples if count is None else self._train.examples.take(count)
+        return list(examples.map(lambda item, target, plain: target).as_numpy_iterator())
+
     def shared(self, process: int, processes: int) -> ImageData:
         """The same data as a process of several has them: of each batch an even part, by its place in the whole.
 

@@ -1,5 +1,6 @@
 from .boxes import Anchors as Anchors
 from .boxes import Suppression as Suppression
+from .boxes import anchor_coverage as anchor_coverage
 from .boxes import ssd_anchors as ssd_anchors
 from .boxes import torchvision_anchors as torchvision_anchors
 from .classification import Classification as Classification

@@ -122,6 +122,29 @@ def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where((area > 0) & (areas > 0), shares, np.float32(0))
 
 
+def anchor_coverage(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """How well the anchors can find each box: its largest intersection over union with one of them, in [0, 1].
+
+    Boxes that no anchor overlaps by .5 are trained by their best anchor alone; where many are below .3, other anchors
+    are needed, such as `ssd_anchors(smallest=0.1)`: they are the usual reason for a mean average precision of 0.
+
+    Args:
+        boxes: (boxes, 4), `rel_yxyx`.
+        anchors: (anchors, 4) as (y, x, height, width), in shares of the image.
+
+    Returns:
+        (boxes,).
+
+    Example:
+
+    >>> anchor_coverage(np.array([[0.25, 0.25, 0.75, 0.75]]), np.array([[0.5, 0.5, 0.5, 1.0]])).tolist()
+    [0.5]
+    """
+    centers, sizes = anchors[:, :2], anchors[:, 2:]
+    corners = np.concatenate([centers - sizes / 2, centers + sizes / 2], -1)
+    return np.array([overlap(box, corners).max() for box in np.asarray(boxes).reshape(-1, 4)])
+
+
 def suppress(boxes: np.ndarray, scores: np.ndarray, most: int, least_score: float, most_overlap: float) -> np.ndarray:
     """The best boxes, best first, without those that lie over a better one.
 

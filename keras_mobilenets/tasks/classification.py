@@ -157,6 +157,10 @@ class Classification:
         """The image as it is: a class has no place in it."""
         return image
 
+    def examine(self, truth: Answers) -> list[str]:
+        """Nothing."""
+        return []
+
     def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
         """None."""
         return []

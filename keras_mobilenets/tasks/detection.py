@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_mobilenets.tasks.boxes import SCALES, Anchors, Suppression, decode, overlap, ssd_anchors
+from keras_mobilenets.tasks.boxes import SCALES, Anchors, Suppression, anchor_coverage, decode, overlap, ssd_anchors
 from keras_mobilenets.tasks.task import Answers, Curve, Spec, check_labels, class_name, named
 from keras_mobilenets.tflite.mediapipe import DETECTOR, detector_options
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
@@ -18,6 +18,8 @@ SURE = 0.3
 """Score from which a box counts where boxes are counted, drawn or described."""
 SAME = 0.5
 """Intersection over union from which two boxes are the same."""
+LOST, MANY = 0.3, 0.05
+"""Intersection over union with its best anchor below which a box is hardly found; share of such boxes that is told."""
 TRUE_COLOR, FOUND_COLOR = "#2e9e4f", "#d9482b"
 LINES = 10
 LINE = 0.008
@@ -186,6 +188,19 @@ class Detection:
             for top, left, bottom, right in np.asarray(boxes):
                 draw.rectangle((np.array([left, top, right, bottom]) * scale).tolist(), outline=color, width=line)
         return np.asarray(picture)
+
+    def examine(self, truth: Answers) -> list[str]:
+        """How many boxes there are, and how the anchors cover them."""
+        boxes = np.concatenate([_real(one)["boxes"] for one in truth])
+        shares = anchor_coverage(boxes, self.anchors_of_image())
+        empty = sum(not len(_real(one)["labels"]) for one in truth)
+        lines = [f"{len(boxes):,} boxes, {empty:,} pictures without any"]
+        if len(boxes):
+            found, lost = (shares >= SAME).mean(), (shares < LOST).mean()
+            lines.append(f"anchors overlap {found:.1%} of them by {SAME:g} and more; {lost:.1%} by less than {LOST:g}")
+            if lost > MANY:
+                lines.append("those are hardly found: other anchors or parts of the pictures are needed")
+        return lines
 
     def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
         """Precision over recall at an overlap of .5, of the ten classes with the most boxes."""

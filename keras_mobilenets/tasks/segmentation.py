@@ -150,6 +150,10 @@ class Segmentation:
         pictures = [self._coloured(image, np.asarray(mask)) for mask in masks] or [np.asarray(image, np.uint8)]
         return np.concatenate(pictures, 1)
 
+    def examine(self, truth: Answers) -> list[str]:
+        """Nothing."""
+        return []
+
     def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
         """None."""
         return []

@@ -121,6 +121,9 @@ class Task(Protocol):
     def caption(self, answer: Any, truth: Any, labels: Sequence[str] | None) -> str:
         """Truth and answer in a few words, to stand below a picture."""
 
+    def examine(self, truth: Answers) -> list[str]:
+        """What is worth knowing of the targets before training on them, a line each."""
+
     def show(self, image: np.ndarray, answer: Any = None, truth: Any = None) -> np.ndarray:
         """The image (height, width, 3), uint8, of any size, with what can be drawn of answer and truth."""
 
