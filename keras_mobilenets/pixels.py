@@ -121,6 +121,12 @@ class PixelScale:
         ends = [np.asarray(self.scale) * pixel + np.asarray(self.offset) for pixel in (0, 255)]
         return round(float(np.min(ends)), 6), round(float(np.max(ends)), 6)
 
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """What pixels 0 and 255 become: numbers, or tuples with one for each channel."""
+        scale, offset = np.asarray(self.scale), np.asarray(self.offset)
+        return _number_or_numbers(offset), _number_or_numbers(255 * scale + offset)
+
     def __call__(self, pixels: Any) -> Any:
         """Pixels as the model takes them: float32 of an array, a tensor of a tensor."""
         if isinstance(pixels, np.ndarray):

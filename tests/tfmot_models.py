@@ -130,6 +130,7 @@ MERGES = {
 }
 OPERATIONS = {
     "split": lambda x: ops.add(*ops.split(x, 2, axis=-1)),
+    "unstack, stack": lambda x: ops.stack(ops.unstack(x, axis=1)[:3], axis=1),
     "slice of channels": lambda x: x[..., 1:3],
     "slice with steps": lambda x: x[:, ::2, 1:],
     "repeat, tile": lambda x: ops.tile(ops.repeat(x, 2, axis=1), (1, 1, 2, 1)),
@@ -247,7 +248,6 @@ SHAPES = {
     for function in (two_inputs, siamese, two_outputs, shared_layer, nested, residual, dense_block, gated, unet)
 } | {"argmax": argmax}
 PARTLY_FLOAT = {
-    "unstack": (lambda: operated(lambda x: ops.stack(ops.unstack(x, axis=1)[:3], axis=1)), ["unstack", "stack"]),
     "attention": (attention, ["attention"]),
     "words": (words, ["embedding"]),
 }

@@ -20,6 +20,7 @@ from keras_mobilenets.export import export_onnx, export_saved_model, export_tfli
 from keras_mobilenets.export.conversion import require_tensorflow
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, VERIFICATION_IMAGES, take_images
 from keras_mobilenets.export.signature import Signature
+from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import is_quantized, post_training_quantize, quantize_model
@@ -61,11 +62,11 @@ def quantize(
         raise ValueError(f"{model} gives any number of classes; {data} has one for each picture: leave out --epochs")
     if epochs:
         with progress.epochs("quantized", pictures.batch_size, form.task.headline) as callback:
-            twin = quantize_model(given, input_range=scale.range)
+            twin = quantize_model(given, input_range=scale.ends)
             quantized = quantize_aware(twin, pictures, task=form.task, epochs=epochs, callbacks=[callback])
     else:
         images = take_images(pictures.train, CALIBRATION_IMAGES)
-        quantized = post_training_quantize(given, images, input_range=scale.range)
+        quantized = post_training_quantize(given, images, input_range=scale.ends)
     options = {"task": form.task, "labels": pictures.class_names, "normalization": (scale.mean, scale.std)}
     export_tflite(quantized, output, verify=pictures.val, **options)
     if report:
@@ -79,15 +80,16 @@ def export(request: Request) -> None:
     require_tensorflow()
     model = _model(request)
     size = request.image_size
-    shape = Signature.of(model, None if size is None else (size, size, model.input_shape[-1])).image.shape
+    given = None if size is None else (size, size, model.input_shape[-1])
+    shape = Signature.of(model, given, Sizing(model).shapes).image.example
     verify = _images(model, shape, request.verify, VERIFICATION_IMAGES, request.pixels)
     if request.output.suffix == ".onnx":
-        export_onnx(model, request.output, input_shape=shape, verify=verify)
+        export_onnx(model, request.output, input_shape=given, verify=verify)
         return
-    given = request.pixels
-    normalization = "auto" if given is None else (given.mean, given.std)
+    pixels = request.pixels
+    normalization = "auto" if pixels is None else (pixels.mean, pixels.std)
     if request.output.suffix != ".tflite":
-        export_saved_model(model, request.output, input_shape=shape, normalization=normalization, verify=verify)
+        export_saved_model(model, request.output, input_shape=given, normalization=normalization, verify=verify)
         return
     quantize = None if request.quantize == "float32" else request.quantize
     if quantize == "auto" and request.calibration and not is_quantized(model):
@@ -96,7 +98,7 @@ def export(request: Request) -> None:
         model,
         request.output,
         quantize=quantize,
-        input_shape=shape,
+        input_shape=given,
         labels=_labels(request),
         calibration=_images(model, shape, request.calibration, CALIBRATION_IMAGES, request.pixels),
         verify=verify,

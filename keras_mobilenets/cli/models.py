@@ -186,6 +186,10 @@ def form_of(model: Any, task: Task | None = None) -> Form:
     if len(inputs) != 1 or len(inputs[0]) != 4:
         raise ValueError(f"A model of one image is needed, (batch, height, width, channels); this takes {inputs}")
     _, height, width, channels = inputs[0]
+    if None in (height, width) and not isinstance(model, TFLiteFile):
+        from keras_mobilenets.export.sizing import Sizing
+
+        height, width, _ = next(iter(Sizing(model).shapes), None) or (None, None, channels)
     if height is None or width is None:
         raise ValueError("The model takes images of any size, so that it cannot be told how to crop a picture")
     if channels not in (1, 3):

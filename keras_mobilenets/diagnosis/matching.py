@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.diagnosis.simulation import Grid, Simulation, as_array, has_kernel
+from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.graph import Node
 from keras_mobilenets.layers import HardSwish
 from keras_mobilenets.quantization import FakeQuant, is_quantized, quantize_model
@@ -69,7 +70,7 @@ class FileSimulation(Simulation):
         if not self.kernels:
             raise ValueError("`quantized` must be a file of this model: none of the model's kernels is in it.")
         self.missing = tuple(site.name for site in self.sites if site not in self.tensors and self._operations(site))
-        self._engine = _Tapped(content, [*self.tensors.values()])
+        self._engine, self._sizing = _Tapped(content, [*self.tensors.values()]), Sizing(model)
         self.factors = self._find_factors(images)
         self.grids |= {node: None for node in self.grids if isinstance(node.layer, FakeQuant)}
         for site, tensor in self.tensors.items():
@@ -82,7 +83,7 @@ class FileSimulation(Simulation):
         return outputs, {site: values / self.factors[site] for site, values in inner.items()}
 
     def _measure(self, images: np.ndarray) -> tuple[list[np.ndarray], dict[Operation, np.ndarray]]:
-        values = self._engine.answers(np.asarray(images))
+        values = self._engine.answers(self._sizing([np.asarray(images)])[0])
         outputs = values[: len(self.file.outputs)]
         return outputs, dict(zip(self.tensors, values[len(outputs) :], strict=True))
 

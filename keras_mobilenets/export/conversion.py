@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_mobilenets.export.signature import Signature, call
 from keras_mobilenets.layers import HardSwish, inline
+from keras_mobilenets.layers.plain import give_weights
 from keras_mobilenets.quantization.kinds import convertible
 from keras_mobilenets.serialization import load_model
 from keras_mobilenets.utils import SHOWN, quiet
@@ -49,7 +50,7 @@ def flat_float32(model: keras.Model, signature: Signature) -> keras.Model:
     """
     functional = isinstance(model, keras.Function | keras.Sequential)
     if not model.built:
-        call(model, [np.zeros((1, *one.shape), one.dtype) for one in signature.inputs])
+        call(model, [np.zeros((1, *one.example), one.dtype) for one in signature.inputs])
     flat = convertible(inline(model)) if functional else model
     if all(layer.compute_dtype == "float32" for layer in flat.layers):
         return flat
@@ -59,7 +60,8 @@ def flat_float32(model: keras.Model, signature: Signature) -> keras.Model:
             "dtype='float32' and copy its weights, then export that."
         )
     copy = keras.models.clone_model(flat, clone_function=_float32_layer)
-    copy.set_weights(flat.get_weights())
+    for new, old in zip(copy.layers, flat.layers, strict=True):
+        give_weights(new, old.get_weights())
     return copy
 
 

@@ -12,6 +12,7 @@ from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
 from keras_mobilenets.export.samples import Samples
 from keras_mobilenets.export.signature import Signature
+from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.quantization import is_quantized, strip_quantization
 from keras_mobilenets.utils import atomic_path, output_path, require, user_path
 
@@ -59,7 +60,7 @@ def export_onnx(
     require("tf2onnx", "onnx")
     runtime = require("onnxruntime", "onnx")
     model = conversion.load(model)
-    signature = Signature.of(model, input_shape)
+    signature = Signature.of(model, input_shape, Sizing(model).shapes)
     flat = conversion.flat_float32(strip_quantization(model) if is_quantized(model) else model, signature)
     samples = Samples(model, signature, None, verify, "auto")
     specs = [keras.InputSpec(one.dtype, (None, *one.shape), name=one.name) for one in signature.inputs]

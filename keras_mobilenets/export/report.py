@@ -28,6 +28,7 @@ class ExportReport:
         labels: how many class names it carries.
         warnings: what makes the file worse than its model, a sentence each.
         float_layers: names of the layers that compute in float in an integer file, as `QuantizedModel` has them.
+        in_front: what is in front of the model and not in the file, a sentence; None for nothing.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class ExportReport:
     labels: int
     warnings: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
+    in_front: str | None = None
 
     @property
     def float_agreement(self) -> float | None:
@@ -60,6 +62,8 @@ class ExportReport:
         if self.float_parity is not None:
             rows.append(("against float", str(self.float_parity)))
         rows.extend(("[bold red]warning[/]", one) for one in self.warnings)
+        if self.in_front:
+            rows.append(("in front", self.in_front))
         if self.float_layers:
             rows.append(("in float", ", ".join(self.float_layers)))
         rows.extend(self.audit.rows())

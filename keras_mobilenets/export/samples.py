@@ -128,7 +128,7 @@ def random_values(one: Input, count: int) -> np.ndarray:
     noise does; else floats around 0, or zeros and ones."""
     generator = np.random.default_rng(0)
     if one.is_image:
-        height, width, channels = one.shape
+        height, width, channels = one.example
         coarse = generator.integers(0, 256, (count, 4, 4, channels))
         rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
         return coarse[:, rows][:, :, columns].astype(np.uint8)

@@ -15,6 +15,7 @@ from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
 from keras_mobilenets.export.samples import Samples, random_values
 from keras_mobilenets.export.signature import Signature, call
+from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.utils import atomic_path, output_path, user_path
 
@@ -70,7 +71,7 @@ def export_saved_model(
     path = user_path(path)
     output_path(path, foreign=foreign_files)
     model = conversion.load(model)
-    signature = Signature.of(model, input_shape)
+    signature = Signature.of(model, input_shape, Sizing(model).shapes)
     samples = Samples(model, signature, None, verify, normalization)
     scale = _jpeg_scale(model, signature, samples, normalization)
     signatures = {"serve": ", ".join(map(str, signature.inputs))}
@@ -120,7 +121,7 @@ def _write(model: keras.Model, folder: Path, signature: Signature, scale: PixelS
     specs = [tf.TensorSpec((None, *one.shape), one.dtype, name=one.name) for one in signature.inputs]
     archive.add_endpoint("serve", lambda *arrays: answers(arrays), specs)
     if scale is not None:
-        decode = decoder(signature.image.shape, scale)
+        decode = decoder(signature.image.example, scale)
         jpegs = tf.TensorSpec((None,), tf.string, name="jpegs")
         archive.add_endpoint("serve_jpeg", lambda jpegs: answers([decode(jpegs)]), [jpegs])
     archive.write_out(str(folder), verbose=False)
@@ -166,7 +167,7 @@ def _compare(
 
     if scale is not None:
         contents = [tf.io.encode_png(one).numpy() for one in random_values(signature.image, 2)]
-        decoded = decoder(signature.image.shape, scale)(tf.constant(contents))
+        decoded = decoder(signature.image.example, scale)(tf.constant(contents))
         compared(loaded.serve_jpeg(tf.constant(contents)), [decoded])
     given = [tf.constant(one, each.dtype) for one, each in zip(samples.verify, signature.inputs, strict=True)]
     return compared(loaded.serve(*given), samples.verify)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -16,11 +16,24 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a model: its name, its shape without the batch, and "float32" or the integers that it takes."""
+    """One input of a model.
+
+    Attributes:
+        name: of the input.
+        shape: without the batch; None for a size of any number, where the model brings pictures to size.
+        dtype: "float32" or the integers that it takes.
+        computed: the shape that the model computes with, where it brings pictures to size.
+    """
 
     name: str
     shape: Shape
     dtype: str = "float32"
+    computed: Shape | None = None
+
+    @property
+    def example(self) -> Shape:
+        """The shape of one example, all of whose sizes are known."""
+        return self.computed if self.computed and None in self.shape else self.shape
 
     @property
     def is_image(self) -> bool:
@@ -55,29 +68,35 @@ class Signature:
     outputs: Mapping[str, Shape]
 
     @classmethod
-    def of(cls, model: keras.Model, given: Any = None) -> Signature:
+    def of(cls, model: keras.Model, given: Any = None, computed: Sequence[Shape | None] = ()) -> Signature:
         """Reads it off a model.
 
         Args:
             model: functional, sequential or subclassed; the latter takes one input.
             given: the shape of the one input, or of the one image; several in a dictionary by name. Needed where the
                 model leaves sizes open.
+            computed: for each input the shape that pictures are brought to, where the model does that.
 
         Raises:
             ValueError: `given` does not fit, or a size is known to nobody.
         """
         tensors, names = _inputs_of(model), []
-        for name, tensor in tensors.items():
-            shape = _shape_for(model, name, tensor, given, tensors)
+        for (name, tensor), size in zip(tensors.items(), computed or [None] * len(tensors), strict=True):
+            shape = _shape_for(model, name, tensor, given, tensors, size)
             floats = "float" in keras.backend.standardize_dtype(tensor.dtype)
             dtype = "float32" if floats else keras.backend.standardize_dtype(tensor.dtype)
-            names.append(Input(name, shape, dtype))
+            names.append(Input(name, shape, dtype, size))
         if not tensors:
             if not isinstance(given, tuple | list):
                 raise ValueError(f"{model.name} does not know its input: pass `input_shape=(height, width, channels)`.")
             names = [Input("image" if len(given) == 3 else "input", tuple(map(int, given)))]
         inputs = tuple(names)
         return cls(inputs, _outputs_of(model, inputs))
+
+    def behind(self, model: keras.Model) -> Signature:
+        """The same for a model on the same inputs in another shape, such as what is converted."""
+        tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
+        return replace(self, inputs=tuple(map(_as_taken, self.inputs, tensors)) if tensors else self.inputs)
 
     @property
     def image(self) -> Input:
@@ -136,7 +155,14 @@ def _inputs_of(model: keras.Model) -> dict[str, Any]:
     return dict(zip(_unique(names), tensors, strict=True))
 
 
-def _shape_for(model: keras.Model, name: str, tensor: Any, given: Any, tensors: Mapping[str, Any]) -> Shape:
+def _as_taken(one: Input, tensor: Any) -> Input:
+    sizes = zip(tensor.shape[1:], one.example, strict=True)
+    return replace(one, shape=tuple(given if own is None else own for own, given in sizes))
+
+
+def _shape_for(
+    model: keras.Model, name: str, tensor: Any, given: Any, tensors: Mapping[str, Any], computed: Shape | None
+) -> Shape:
     known = tuple(tensor.shape[1:])
     images = [other for other, one in tensors.items() if len(one.shape) == 4]
     if isinstance(given, Mapping):
@@ -149,6 +175,8 @@ def _shape_for(model: keras.Model, name: str, tensor: Any, given: Any, tensors: 
     shape = tuple(wanted)
     if len(shape) == len(known) and any(own not in (None, size) for own, size in zip(known, shape, strict=True)):
         raise ValueError(f"`input_shape` must fit the model's {known}. Received: input_shape={shape}")
+    if len(shape) == len(known) and computed is not None:
+        return shape
     if len(shape) != len(known) or None in shape:
         example = "input_shape=(224, 224, 3)" if len(known) == 3 else f"input_shape={{{name!r}: (...)}}"
         raise ValueError(

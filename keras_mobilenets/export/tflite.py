@@ -16,6 +16,7 @@ from keras_mobilenets.export import precisions as schemes
 from keras_mobilenets.export.report import ExportReport
 from keras_mobilenets.export.samples import Samples, grids_of
 from keras_mobilenets.export.signature import Signature
+from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.twin import QuantizedModel, target_for
 from keras_mobilenets.tasks import Task, task_of
@@ -51,6 +52,10 @@ def export_tflite(
 
     The file is run beside the Keras model before it appears under its name: on the images given, or on seeded random
     ones. An export that fails leaves the file that was there before as it was.
+
+    `Resizing` and `CenterCrop` in front of a model are left out of an integer file, and of any other where no runtime
+    has them: the file then takes pictures of the size that the model computes with, which the app has to make. A
+    warning and the report say so.
 
     Args:
         model: a Keras model with any inputs and outputs, or the path of a `.keras` or `.h5` file: float or from
@@ -119,17 +124,18 @@ def export_tflite(
     output_path(path)
     model = conversion.load(model)
     target = target_for(model, target)
-    signature = Signature.of(model, input_shape)
+    sizing = Sizing(model)
+    signature = Signature.of(model, input_shape, sizing.shapes)
     task = _task(task, model, signature)
     added = _in_file(task, labels, signature, decoded, dynamic_batch)
     samples = Samples(model, signature, calibration, verify, normalization)
     # What decodes reads floats, which are made of int8 at once, without uint8 in between.
     output_dtype = "int8" if added.decodes and input_dtype == "uint8" else input_dtype
     dtypes = {"input_dtype": input_dtype, "output_dtype": output_dtype}
-    made = schemes.convert(model, signature, samples, quantize=quantize, target=target, **dtypes)
+    made = schemes.convert(model, signature, samples, sizing, quantize=quantize, target=target, **dtypes)
     grids = grids_of(made.reference, signature) if made.scheme in ("int8", "int16x8") else {}
     takes_pixels = made.scheme == "int8" and input_dtype != "float32"
-    inputs = _inputs(signature, samples, {} if takes_pixels else grids)
+    inputs = _inputs(made.signature, samples, {} if takes_pixels else grids)
     edits: dict[str, Any] = {
         "layer_names": made.layer_names,
         "input_names": [one.name for one in signature.inputs],
@@ -143,7 +149,7 @@ def export_tflite(
         read_tflite(metadata.append_labels(slim(made.content, **edits, add_operations=one), added.outputs))
         for one in (None, added.add_operations)
     )
-    report = _report(path, file, network, made, model, signature, samples, grids, task)
+    report = _report(path, file, network, made, model, samples, grids, task)
     if strict and not report.audit.is_integer:
         found = report.audit.float_operations or report.audit.float_tensors
         raise ValueError(f"Not integer throughout, so nothing was written: {', '.join(found)}")
@@ -208,7 +214,6 @@ def _report(
     network: TFLiteFile,
     made: schemes.Converted,
     model: keras.Model,
-    signature: Signature,
     samples: Samples,
     grids: Mapping[str, PixelScale],
     task: Task | None,
@@ -219,8 +224,9 @@ def _report(
         decoder = TFLiteModel(file)
     except ValueError as error:
         raise RuntimeError(_refused(model, made, str(error))) from error
-    given = {}
-    for one, scale, values in zip(signature.inputs, samples.scales, samples.verify, strict=True):
+    given, signature = {}, made.signature
+    pictures = made.left_out(samples.verify) if made.left_out else samples.verify
+    for one, scale, values in zip(signature.inputs, samples.scales, pictures, strict=True):
         # What a camera gives, which the file takes without a float on the way.
         given[one.name] = scale.pixels(values) if scale is not None and one.name in grids else values
     answers = runner.predict(given)
@@ -238,11 +244,12 @@ def _report(
     (parity.require_equal if made.scheme is None else parity.require_alike)(found)
     against_float = compared(model) if made.is_post_training else None
     lost = parity.losses(against_float) if against_float is not None else ()
-    for sentence in lost:
+    in_front = made.left_out.note(signature) if made.left_out else None
+    for sentence in (*lost, *filter(None, [in_front])):
         warnings.warn(sentence, stacklevel=3)
     in_float = made.reference.float_layers if isinstance(made.reference, QuantizedModel) else ()
     labels = sum(len(one.labels) for one in file.outputs)
-    return ExportReport(path, made.scheme, found, against_float, audit(file), labels, lost, in_float)
+    return ExportReport(path, made.scheme, found, against_float, audit(file), labels, lost, in_float, in_front)
 
 
 def _steps(file: TFLiteFile, signature: Signature) -> dict[str, float]:

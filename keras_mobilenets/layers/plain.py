@@ -58,8 +58,15 @@ def plain(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(flat, clone_function=clone, call_function=call)
     for old, new in pairs:
         if old.weights:
-            new.set_weights(old.get_weights())
+            give_weights(new, old.get_weights())
     return copy
+
+
+def give_weights(layer: Any, weights: list[Any]) -> None:
+    """Sets weights, and what a layer computes from them: a `Normalization` forgets what it was adapted to else."""
+    layer.set_weights(weights)
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
 
 
 def _counterpart(layer: Any) -> Any:

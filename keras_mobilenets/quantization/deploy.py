@@ -9,13 +9,15 @@ import numpy as np
 
 from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import HardSwish, inline
+from keras_mobilenets.layers.plain import give_weights
 from keras_mobilenets.quantization.config import QuantWeights
 from keras_mobilenets.quantization.fold import Factors, folded_weights
+from keras_mobilenets.quantization.fronts import fronts_of
 from keras_mobilenets.quantization.grid import grid_around
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.operations import operations_of
 from keras_mobilenets.quantization.quantize import is_quantized
-from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
+from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
 from keras_mobilenets.quantization.regions import FloatEntry, another
 from keras_mobilenets.quantization.roles import Role, role_of
 from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
@@ -114,7 +116,7 @@ def deployable(model: keras.Model, *, target: str | None = None) -> keras.Model:
     deployment = Deployment(graph, bits, fused_hard_swish=target not in UNFUSED_HARD_SWISH)
     deployed = graph.build(deployment.call, make_input=deployment.make_input)
     for layer, weights in deployment.weights:
-        layer.set_weights(weights)
+        give_weights(layer, weights)
     return deployed
 
 
@@ -151,7 +153,12 @@ class Deployment:
         operations = operations_of(graph)
         self.operations = {node: operation for operation in operations for node in operation.nodes}
         self.factors = Factors(graph, operations, fused_hard_swish)
-        self.front = {node for start in graph.nodes for node in self._front(start)}
+        self.fronts = {
+            start: front
+            for start, front in fronts_of(graph).items()
+            if any(isinstance(reader.layer, Quantizer) for reader in self.consumers[front.end])
+        }
+        self.front = {node for front in self.fronts.values() for node in front.nodes}
         self.weights: list[tuple[Any, list[np.ndarray]]] = []
         self.names: set[str] = set()
 
@@ -212,13 +219,14 @@ class Deployment:
         low, high = node.layer.range
         return low * self.factors[node], high * self.factors[node]
 
+    def input_shape(self, node: Node) -> tuple[int, ...]:
+        """Of an input of the deployed model: behind normalization and cropping."""
+        return self.fronts[node].shape if node in self.fronts else tuple(node.tensor.shape[1:])
+
     def make_input(self, node: Node) -> Any:
-        """The input of the deployed model: what comes behind normalization and cropping."""
-        name = node.name
-        while self.consumers[node] and self.consumers[node][0] in self.front:
-            node = self.consumers[node][0]
-        dtype = "float32" if "float" in node.tensor.dtype else node.tensor.dtype
-        return keras.Input(batch_shape=node.tensor.shape, dtype=dtype, name=name)
+        """The input of the deployed model."""
+        given = (self.fronts[node].end if node in self.fronts else node).tensor.dtype
+        return keras.Input(self.input_shape(node), dtype="float32" if "float" in given else given, name=node.name)
 
     def kernel(self, node: Node, value: Any) -> Any:
         """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""
@@ -279,19 +287,6 @@ class Deployment:
             unique = f"{name}_{count}"
         self.names.add(unique)
         return unique
-
-    def _front(self, start: Node) -> set[Node]:
-        """The nodes in front of `start`, if it quantizes an input of the model: normalization and augmentation."""
-        front: set[Node] = set()
-        if not isinstance(start.layer, FakeQuant | InputQuant):
-            return front
-        node = start.inputs[0]
-        while not node.is_input:
-            if role_of(node.layer) not in (Role.FRONT, Role.TRAINING):
-                return set()
-            front.add(node)
-            node = node.inputs[0]
-        return front
 
     def _behind(self, node: Node) -> Node:
         """The node that gave the value its grid."""

@@ -118,7 +118,9 @@ class IntegerDeployment(Deployment):
         for node in graph.nodes:
             self.node = node
             if node.is_input:
-                values[node] = Value(_shape(node), name=node.name)
+                if node in self.fronts and self.fronts[node].is_idle:
+                    raise NotInteger(f"{node.name} is cropped in training only, to other sizes than at inference")
+                values[node] = Value((1, *self.input_shape(node)), name=node.name)
             else:
                 values[node] = self.call(node, *node.substitute(values.__getitem__))
         outputs = [values[node].grid().index for node in keras.tree.flatten(graph.outputs)]

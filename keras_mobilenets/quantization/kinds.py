@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
@@ -11,7 +11,8 @@ import numpy as np
 from keras_mobilenets.graph import Graph, Node
 from keras_mobilenets.layers import HardSigmoid, HardSwish
 from keras_mobilenets.quantization.forms import ArgMax, Clip, Scaling
-from keras_mobilenets.quantization.roles import KERNEL_LAYERS, Role, role_of
+from keras_mobilenets.quantization.fronts import fronts_of, is_scalar_scaling
+from keras_mobilenets.quantization.roles import KERNEL_LAYERS, role_of
 
 _L = keras.layers
 Derived = Callable[[Any, Any], None]
@@ -46,7 +47,11 @@ def unwrap(graph: Graph, derived: Derived) -> None:
 def lower_kinds(graph: Graph, derived: Derived) -> None:
     """Rewrites the graph in place: one-dimensional and three-dimensional layers, merges of more than two, and so on."""
     made: dict[int, Any] = {}
+    fronts = fronts_of(graph).values()
+    in_front, ends = {node for front in fronts for node in front.nodes}, {front.end for front in fronts}
     for node in list(graph.nodes):
+        if node in in_front:
+            continue
         old = node.layer
         for layers in filter(None, (_in_two_dimensions(node, made), _in_three_dimensions(node), _other_form(node))):
             chain(graph, node, layers)
@@ -57,7 +62,7 @@ def lower_kinds(graph: Graph, derived: Derived) -> None:
         if isinstance(node.layer, _L.Add | _L.Multiply | _L.Average | _L.Maximum | _L.Minimum):
             _in_pairs(graph, node, derived)
         elif isinstance(node.layer, _L.BatchNormalization | _L.Conv2DTranspose):
-            _give_kernel(graph, node, derived)
+            _give_kernel(graph, node, derived, ends)
     _move_reshapes(graph)
     graph.prune()
 
@@ -156,8 +161,8 @@ def _other_form(node: Node) -> list[Any] | None:
         "name": node.name if is_layer else f"{node.name}_layer",
         "dtype": layer.dtype_policy if is_layer else node.tensor.dtype,
     }
-    if isinstance(layer, _L.Rescaling) and not is_behind_input(node):
-        return _scalings(layer, same)
+    if isinstance(layer, _L.Rescaling):
+        return _scalings(node, same)
     if isinstance(layer, _L.ReLU):
         return _relu(layer, same)
     if is_layer:
@@ -176,15 +181,10 @@ def _other_form(node: Node) -> list[Any] | None:
     return [forms[kind]()] if kind in forms else None
 
 
-def is_behind_input(node: Node) -> bool:
-    """Whether only normalization and augmentation stand between an input of the model and the node."""
-    source = node.inputs[0]
-    while not source.is_input and len(source.inputs) == 1 and role_of(source.layer) in (Role.FRONT, Role.TRAINING):
-        source = source.inputs[0]
-    return source.is_input
-
-
-def _scalings(layer: Any, same: dict[str, Any]) -> list[Any]:
+def _scalings(node: Node, same: dict[str, Any]) -> list[Any] | None:
+    layer, source = node.layer, node.inputs[0]
+    if source.is_input and len(source.tensor.shape) != 4 and not is_scalar_scaling(layer):
+        return None  # the columns of a table differ in range, and one grid for all of them would hold none
     times = Scaling(layer.scale, 0.0, **same)
     if np.all(np.asarray(layer.offset) == 0):
         return [times]
@@ -228,15 +228,15 @@ def _in_pairs(graph: Graph, node: Node, derived: Derived) -> None:
     derived(layer, node.layer)
 
 
-def _give_kernel(graph: Graph, node: Node, derived: Derived) -> None:
+def _give_kernel(graph: Graph, node: Node, derived: Derived, ends: Collection[Node]) -> None:
     """A normalization that no kernel stands before gets one of ones, into which it is folded.
 
-    So does a transposed convolution of pixels: not every output sees all of its kernel, which is what makes up for
-    `InputQuant.shift`.
+    So does a transposed convolution of pixels, which is one that reads what is in `ends`: not every output sees all of
+    its kernel, which is what makes up for `InputQuant.shift`.
     """
     layer, source = node.layer, node.inputs[0]
     shape = source.tensor.shape
-    if isinstance(layer, _L.Conv2DTranspose) and not is_behind_input(node):
+    if isinstance(layer, _L.Conv2DTranspose) and source not in ends:
         return
     is_last = getattr(layer, "axis", -1) in (-1, len(shape) - 1)
     sole = graph.consumers()[source] == [node] and source not in graph.output_nodes()

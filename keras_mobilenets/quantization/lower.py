@@ -17,6 +17,7 @@ import numpy as np
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.layers import HardSigmoid, HardSwish
 from keras_mobilenets.quantization.forms import Clip
+from keras_mobilenets.quantization.fronts import Affine, affine_of, is_scalar_scaling
 from keras_mobilenets.quantization.kinds import lower_kinds, unwrap
 from keras_mobilenets.quantization.roles import KERNEL_LAYERS
 
@@ -38,6 +39,7 @@ _WITH_ACTIVATION = (
     *(getattr(keras.layers, name) for name in ("SeparableConv2D", "Conv1D", "DepthwiseConv1D", "SeparableConv1D")),
 )
 _MERGES = ("Add", "Multiply", "Maximum", "Minimum")
+_ARITHMETIC = ("Add", "Multiply", "Subtract", "TrueDivide", "Divide")
 _UNARY_OPERATIONS = {
     "Relu": "relu",
     "Relu6": "relu6",
@@ -76,6 +78,10 @@ def lower_operations(graph: Graph, derived: Callable[[Any, Any], None] = lambda 
             operation = node.layer
             _lower_operation(node)
             derived(operation, node.layer)
+        elif isinstance(node.layer, keras.layers.Normalization) and (affine := affine_of(node)) is not None:
+            normalization = node.layer
+            node.layer = _rescaling(*affine, name=node.name, dtype=normalization.dtype_policy)
+            derived(normalization, node.layer)
 
 
 def find_hard_activations(graph: Graph) -> None:
@@ -191,30 +197,48 @@ def _lower_operation(node: Node) -> None:
     elif kind == "Square" or (kind == "Power" and operands[1:] == [2]):
         node.layer = keras.layers.Multiply(name=name, dtype=node.tensor.dtype)
         node.args, node.kwargs = ([tensors[0], tensors[0]],), {}
-    elif (scaling := _scalar_scaling(kind, operands)) is not None:
-        node.layer = keras.layers.Rescaling(*scaling, name=name, dtype=node.tensor.dtype)
+    elif (scaling := _scaling(kind, operands, node)) is not None:
+        node.layer = _rescaling(*scaling, name=name, dtype=node.tensor.dtype)
         node.args, node.kwargs = (tensors[0],), {}
 
 
-def _scalar_scaling(kind: str, operands: list[Any]) -> tuple[float, float] | None:
-    """(scale, offset) of an operation between a tensor and a number; None for other operations."""
-    numeric = [isinstance(operand, numbers.Real) for operand in operands]
-    if len(operands) != 2 or sum(numeric) != 1:
+def _rescaling(scale: Any, offset: Any, **kwargs: Any) -> keras.layers.Rescaling:
+    return keras.layers.Rescaling(*(np.asarray(one).tolist() for one in (scale, offset)), **kwargs)
+
+
+def _scaling(kind: str, operands: list[Any], node: Node) -> Affine | None:
+    """(scale, offset) of an operation between a tensor and a number, or one for each channel; None for others."""
+    if kind not in _ARITHMETIC or len(operands) != 2:
         return None
-    number = float(operands[numeric.index(True)])
-    second = numeric[1]
+    shape = node.inputs[0].tensor.shape
+    constants = [None if isinstance(operand, Node) else _constant(operand, shape) for operand in operands]
+    if sum(one is not None for one in constants) != 1 or shape != node.tensor.shape:
+        return None
+    second = constants[1] is not None
+    number: Any = constants[1] if second else constants[0]
     forms = {
         "Add": (1.0, number),
         "Multiply": (number, 0.0),
         "Subtract": (1.0, -number) if second else (-1.0, number),
-        **({"TrueDivide": (1.0 / number, 0.0), "Divide": (1.0 / number, 0.0)} if second and number else {}),
+        **({"TrueDivide": (1.0 / number, 0.0), "Divide": (1.0 / number, 0.0)} if second and np.all(number) else {}),
     }
     return forms.get(kind)
 
 
-def is_scalar_scaling(layer: Any) -> bool:
-    """Whether the layer is a `Rescaling` by one number, not by one for each channel."""
-    return isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) == np.ndim(layer.offset) == 0
+def _constant(operand: Any, shape: tuple[int | None, ...]) -> Any:
+    """A number, or an array of one for each channel; None of anything else."""
+    if isinstance(operand, numbers.Real):
+        return float(operand)
+    if not (isinstance(operand, list | tuple | np.ndarray) or keras.ops.is_tensor(operand)):
+        return None
+    try:
+        values = np.asarray(keras.ops.convert_to_numpy(operand), "float64")
+    except (TypeError, ValueError):  # a list with feature maps in it
+        return None
+    if values.size == 1 and values.ndim <= len(shape):
+        return float(values.ravel()[0])
+    is_row = values.ndim and values.ndim <= len(shape) and values.shape[-1] == values.size == shape[-1]
+    return values.ravel() if is_row else None
 
 
 def is_scaling(node: Node, scale: float, offset: float) -> bool:

@@ -8,8 +8,8 @@ import keras
 
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.quantization.config import QuantizeConfig
-from keras_mobilenets.quantization.kinds import is_behind_input
-from keras_mobilenets.quantization.lower import is_relu, is_scalar_scaling
+from keras_mobilenets.quantization.fronts import fronts_of
+from keras_mobilenets.quantization.lower import is_relu
 from keras_mobilenets.quantization.operations import Readers
 from keras_mobilenets.quantization.regions import insert_entries
 from keras_mobilenets.quantization.roles import PASSING, Role, is_plain_resize, role_of
@@ -49,8 +49,7 @@ class Plan:
         tied: the nodes whose output is rounded to the grid of another node.
         left_in_float: the nodes that stay in float without having been asked to: the runtimes have no integer form of
             them.
-        fronts: for each input of the model that is quantized, the last node of the normalization and augmentation
-            behind it, and the normalization's (scale, offset).
+        fronts: of each input of the model that is quantized, what is in front of the quantizer.
 
     Raises:
         ValueError: a `QuantizeConfig` does not fit its layer.
@@ -65,19 +64,23 @@ class Plan:
     ):
         self.graph = graph
         self.config_of = config_of
+        fronts = fronts_of(graph, stays_float)
+        self._in_front = {node for front in fronts.values() for node in front.nodes}
         self.roles = {node: self._role(node) for node in graph.nodes}
         self._read()
         self.left_in_float: list[Node] = []
         self.floating = self._floating(stays_float, by_first)
-        inputs = [node for node in graph.nodes if node.is_input]
-        taken = [node for node in inputs if self._is_read_as_integers(node) or self._is_only_moved(node)]
-        self.fronts = {node: self._follow(node) for node in taken}
-        self._in_front = self._nodes_in_front()
+        self.fronts = {
+            start: front
+            for start, front in fronts.items()
+            if self._is_read_as_integers(start) or self._is_only_moved(start)
+        }
+        self._in_front = {node for front in self.fronts.values() for node in front.nodes}
         self.floating.update(node for node in graph.nodes if self._is_front(node) and node not in self._in_front)
         insert_entries(graph, self.floating)
         self.roles = {node: self.roles.get(node) for node in graph.nodes}
         self._read()
-        self._ends_of_fronts = {last for last, _, _ in self.fronts.values()}
+        self._ends_of_fronts = {front.end for front in self.fronts.values()}
         for node in graph.nodes:
             if self._joins_one_grid(node):
                 self.roles[node] = Role.MOVE
@@ -92,12 +95,12 @@ class Plan:
 
     def _role(self, node: Node) -> Role | None:
         role = role_of(node.layer)
-        if isinstance(node.layer, keras.layers.Resizing | keras.layers.CenterCrop) and not is_behind_input(node):
+        if isinstance(node.layer, keras.layers.Resizing | keras.layers.CenterCrop) and node not in self._in_front:
             crops = isinstance(node.layer, keras.layers.CenterCrop)
             role = Role.MOVE if crops else Role.SAME_GRID if is_plain_resize(node.layer) else None
+        if role is Role.FRONT and node not in self._in_front and len(node.tensor.shape) != 4:
+            role = None  # a table whose columns differ in range is normalized in float
         if role is Role.RELU and not is_relu(node.layer, None, 6.0):
-            role = None
-        if isinstance(node.layer, keras.layers.Rescaling) and not is_scalar_scaling(node.layer):
             role = None
         config = self.config_of(node)
         if config is not None and config.weights and role is not None:
@@ -143,25 +146,6 @@ class Plan:
         moved = [one for one in readers if one not in self.floating]
         return node in self.outputs or any(self._is_only_moved(one) for one in moved)
 
-    def _follow(self, node: Node) -> tuple[Node, float, float]:
-        """From an input through its normalization and augmentation to the last of them."""
-        scale, offset = 1.0, 0.0
-        while (reader := self.readers.sole(node)) is not None:
-            if self.roles[reader] not in (Role.FRONT, Role.TRAINING) or reader in self.floating:
-                break
-            if isinstance(reader.layer, keras.layers.Rescaling):
-                scale, offset = scale * reader.layer.scale, offset * reader.layer.scale + reader.layer.offset
-            node = reader
-        return node, scale, offset
-
-    def _nodes_in_front(self) -> set[Node]:
-        front: set[Node] = set()
-        for node, _, _ in self.fronts.values():
-            while not node.is_input:
-                front.add(node)
-                node = node.inputs[0]
-        return front
-
     def _is_front(self, node: Node) -> bool:
         return self.roles[node] is Role.FRONT
 
@@ -170,7 +154,7 @@ class Plan:
         if role is Role.NORM:
             return self.fuses(node.inputs[0])
         if role is Role.FRONT:
-            return is_behind_input(node)
+            return node in self._in_front
         if isinstance(node.layer, keras.layers.Dense):
             return len(node.tensor.shape) <= 4  # beyond, converters part the bias from the product
         if role is Role.PRODUCT:

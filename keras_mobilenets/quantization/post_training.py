@@ -51,7 +51,7 @@ def post_training_quantize(model: keras.Model, images: Any, **settings: Any) -> 
     taken = _first(images)
     if settings.get("input_range") is None and hasattr(taken, "shape"):
         scale = PixelScale.known(model, taken)
-        settings["input_range"] = scale.range if scale is not None else None
+        settings["input_range"] = scale.ends if scale is not None else None
     quantized = quantize_model(model, **{"observer": "least_error", **settings})
     calibrate(quantized, taken)
     correct_biases(quantized, channel_means(strip_quantization(quantized), taken), taken)

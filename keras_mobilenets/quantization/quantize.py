@@ -57,10 +57,10 @@ def quantize_model(
             with it.
         configs: settings for single layers, by the layer's name or class; for layers of your own, what of them is
             quantized.
-        input_range: (low, high) of pixel 0 and pixel 255 at the model's input; for several inputs a dictionary by
-            input name, where None observes the range. By default what `PixelScale.of` reads off the model; where that
-            does not say, (-1, 1), and images in another range are refused with the one to pass. Inputs that are no
-            images are observed by default.
+        input_range: (low, high) of pixel 0 and pixel 255 at the model's input, numbers or tuples with one for each
+            channel; for several inputs a dictionary by input name, where None observes the range. By default what
+            `PixelScale.of` reads off the model; where that does not say, (-1, 1), and images in another range are
+            refused with the one to pass. Inputs that are no images are observed by default.
         weight_bits: width of the kernels' integers, 2 to 8. Fewer than 8 is a simulation: no converter stores them.
         activation_bits: width of the feature maps' integers, 2 to 16. TFLite knows 8 and 16.
         symmetric: whether feature maps have 0 in the middle of the grid, as 16-bit ones always have.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.graph import Item
 from keras_mobilenets.layers import HardSigmoid, HardSwish
@@ -92,7 +94,7 @@ _ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
     (Role.MOVE, (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D, _L.Cropping1D, _L.Cropping2D, _L.Cropping3D)),
     (Role.MOVE, (_L.MaxPooling2D, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D, _L.GlobalMaxPooling3D)),
     (Role.TRAINING, _TRAINING_ONLY),
-    (Role.FRONT, (_L.Rescaling, _L.Resizing, _L.CenterCrop, _L.RandomCrop)),
+    (Role.FRONT, (_L.Normalization, _L.Rescaling, _L.Resizing, _L.CenterCrop)),
     (Role.INDEX, (ArgMax,)),
 )
 _OPERATION_ROLES = {
@@ -100,12 +102,12 @@ _OPERATION_ROLES = {
     for role, names in (
         (
             Role.MOVE,
-            "Reshape Squeeze ExpandDims Transpose Swapaxes Moveaxis BroadcastTo GetItem Split ArraySplit",
+            "Reshape Squeeze ExpandDims Transpose Swapaxes Moveaxis BroadcastTo GetItem Split ArraySplit Unstack",
         ),
         (Role.MOVE, "Roll Repeat Tile MaxPool Max Amax Min Amin DepthToSpace SpaceToDepth CropImages"),
         (Role.SAME_GRID, "AveragePool Flip"),
         (Role.REQUANTIZE, "Add Subtract Multiply Maximum Minimum Mean Sum Absolute Gelu"),
-        (Role.JOIN, "Concatenate"),
+        (Role.JOIN, "Concatenate Stack"),
         (Role.TRAINING, "Cast StopGradient"),
     )
     for name in names.split()
@@ -124,6 +126,8 @@ def role_of(layer: Any) -> Role | None:
         return Role.INPUT
     if isinstance(layer, Item):
         return Role.MOVE
+    if isinstance(layer, _L.RandomCrop):
+        return Role.FRONT if _crops_at_inference() else Role.TRAINING
     if isinstance(layer, _L.Dot):
         return None if layer.normalize else Role.PRODUCT
     if isinstance(layer, _L.Activation):  # those that have a layer of their own are not left after `lower`
@@ -134,6 +138,13 @@ def role_of(layer: Any) -> Role | None:
         if isinstance(layer, classes):
             return role
     return None if isinstance(layer, _L.Layer) else _role_of_operation(layer, type(layer).__name__)
+
+
+@functools.cache
+def _crops_at_inference() -> bool:
+    """Whether `RandomCrop` does what its symbolic shape says: Keras 3.15 gives back whole pictures."""
+    pictures = np.zeros((1, 4, 4, 1), "float32")
+    return _L.RandomCrop(2, 2)(pictures, training=False).shape[1] == 2
 
 
 def _role_of_operation(operation: Any, name: str) -> Role | None:

@@ -13,7 +13,8 @@ UNFUSED_HARD_SWISH = ("xnnpack", "edgetpu")
 """Targets that have no integer operation for hard-swish."""
 TARGETS = (*UNFUSED_HARD_SWISH, "tflite-micro", "npu")
 
-InputRange = tuple[float, float] | dict[str, tuple[float, float] | None] | None
+Ends = tuple[float | tuple[float, ...], float | tuple[float, ...]]
+InputRange = Ends | dict[str, Ends | None] | None
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,16 @@ class Settings:
         """Settings from `get_config`, which a file may have given lists in place of tuples."""
         given, observer = config["input_range"], config["observer"]
         if isinstance(given, dict):
-            given = {name: ends and tuple(ends) for name, ends in given.items()}
+            given = {name: ends and _ends(ends) for name, ends in given.items()}
         elif given is not None:
-            given = tuple(given)
+            given = _ends(given)
         named = isinstance(observer, str)
         return cls(**{**config, "input_range": given, "observer": observer if named else get_observer(observer)})
+
+
+def _ends(given: Any) -> Ends:
+    low, high = (tuple(end) if isinstance(end, list | tuple) else end for end in given)
+    return low, high
 
 
 def check_target(target: str) -> None:

@@ -7,15 +7,17 @@ from functools import cached_property
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.graph import Node
 from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.layers.convolution import Conv2D
+from keras_mobilenets.layers.plain import give_weights
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization.config import QuantizeConfig, QuantWeights
 from keras_mobilenets.quantization.exact import ExactInference
 from keras_mobilenets.quantization.fold import integer_operations
-from keras_mobilenets.quantization.grid import grid_around
+from keras_mobilenets.quantization.grid import grid_around, symmetric_range
 from keras_mobilenets.quantization.layers import (
     QuantBatchNormalization,
     QuantConv2D,
@@ -32,10 +34,12 @@ from keras_mobilenets.quantization.plan import PROBABILITY, TANH, Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
 from keras_mobilenets.quantization.regions import another, float_layers
 from keras_mobilenets.quantization.roles import Role
-from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH, Settings, check_target
+from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH, Ends, Settings, check_target
 
 UNTIL_SEEN = (-1.0, 1.0)
 """The range of an input of which nothing says it; `InputQuant.check` refuses images that lie in another."""
+
+_WIDER = 129.0 / 128.0
 
 _QUANTIZED: dict[type, Any] = {
     keras.layers.Conv2D: QuantConv2D,
@@ -170,7 +174,7 @@ class Copies:
         """Copies the weights, once the new layers are built."""
         for old, new in self.pairs.values():
             if old.weights:
-                new.set_weights(old.get_weights())
+                give_weights(new, old.get_weights())
 
 
 class Rewriter:
@@ -181,7 +185,7 @@ class Rewriter:
         self.settings = settings
         self.layers = Copies(self.make)
         self.names: dict[str, int] = {}
-        self.input_of = {last: node for node, (last, _, _) in plan.fronts.items()}
+        self.input_of = {front.end: start for start, front in plan.fronts.items()}
         self.quantizers: dict[Node, Any] = {}  # the layer behind each node that has one
 
     def call(self, node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -296,7 +300,7 @@ class Rewriter:
         if node not in self.input_of:
             return value
         source = self.input_of[node]
-        _, scale, offset = self.plan.fronts[source]
+        scale, offset = self.plan.fronts[source].affine
         name = self.unique_name(f"{source.name}_quant")
         given = self.range_of(source)
         if given is None:
@@ -304,12 +308,33 @@ class Rewriter:
             observer = self.settings.observer
             quantizer: Any = FakeQuant(bits, symmetric or bits > 8, observer=observer, name=name)
         else:
-            low, high = sorted(scale * end + offset for end in given)
-            quantizer = InputQuant(low, high, (scale, offset), name=name)
+            black, white = (scale * np.asarray(end) + offset for end in given)
+            if np.size(black) > 1 or not black <= 0 <= white > black:
+                return self.quantize_channels(node, value, PixelScale.between(black, white))
+            quantizer = InputQuant(black, white, (scale, offset), name=name)
         self.quantizers[node] = quantizer
         return quantizer(value)
 
-    def range_of(self, source: Node) -> tuple[float, float] | None:
+    def quantize_channels(self, node: Node, value: Any, scale: PixelScale) -> Any:
+        """Rounds to pixels what has another scale in each channel, or no 0; then an integer operation scales them.
+
+        Folded into the first kernel they would need another value in each channel to pad with.
+        """
+        name, bits, channels = self.input_of[node].name, self.settings.activation_bits, value.shape[-1]
+        pixels = InputQuant(0.0, 255.0, name=f"{name}_quant")
+        value = pixels(keras.layers.Rescaling(scale.std, scale.mean, name=f"{name}_pixels", dtype="float32")(value))
+        scaling = QuantDepthwiseConv2D(1, name=f"{name}_scale", input_quantizer=pixels.name, trainable=False)
+        value = scaling(value)
+        kernel, bias = (np.broadcast_to(part, channels) for part in (scale.scale, scale.offset))
+        scaling.set_weights([kernel.reshape(1, 1, channels, 1), bias])
+        # A little wider, as on a grid with the step of the pixels each of them may lie half-way between two values.
+        ends = min(0.0, scale.range[0]) * _WIDER, max(0.0, scale.range[1]) * _WIDER
+        if self.settings.symmetric or bits > 8:
+            ends = symmetric_range(*ends, bits)
+        self.quantizers[node] = FakeQuant(bits, fixed_range=ends, name=self.unique_name(f"{name}_scale_quant"))
+        return self.quantizers[node](value)
+
+    def range_of(self, source: Node) -> Ends | None:
         """The range at an input of the model; None where it is to be observed."""
         given = self.settings.input_range
         if isinstance(given, dict):
@@ -320,7 +345,7 @@ class Rewriter:
         if len(source.tensor.shape) != 4:
             return None
         found = PixelScale.known(self.plan.graph, image=source.name)
-        return found.range if found else UNTIL_SEEN
+        return found.ends if found else UNTIL_SEEN
 
     def unique_name(self, name: str) -> str:
         self.names[name] = self.names.get(name, 0) + 1
