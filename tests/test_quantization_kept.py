@@ -113,19 +113,6 @@ def test_refusals(make, message):
         quantize_model(make())
 
 
-def test_a_scale_for_each_channel_stays_in_float_and_is_named():
-    def make(x):
-        return L.Conv2D(4, 3)(L.Rescaling([1 / 127.5, 0.01, 0.02], [-1.0, -0.5, 0.0], name="each")(x))
-
-    model, pixels = of_image(make), (IMAGES + 1) * 127.5
-    with pytest.warns(UserWarning, match="'each'"):
-        quantized = quantize_model(model)
-    calibrate(quantized, pixels)
-    assert quantized.float_layers == ("each",)
-    expected = np.asarray(model(pixels))
-    assert np.abs(deployable(quantized)(pixels) - expected).max() < 0.05 * np.abs(expected).max()
-
-
 def test_operations_are_kept():
     def make(x):
         x = L.Conv2D(4, 3, use_bias=False, name="a")(x)
