@@ -28,11 +28,17 @@ PIXELS = """async (address) => {
   const image = await import(new URL("image.js", document.baseURI).href);
   const about = await (await fetch("model.json")).json();
   const picture = await image.open(await (await fetch(address)).blob());
-  return [...image.pixelsOf(picture, image.boxOf(image.sizeOf(picture), about.input, "crop"), about.input)];
+  return [...image.pixelsOf(picture, image.boxOf(image.sizeOf(picture), about.input, about.crops), about.input)];
 }"""
 FORGET = "document.querySelector('#status').textContent = ''"
 KEPT = """async () => navigator.serviceWorker.controller
   && (await (await caches.open(location.pathname)).keys()).some(one => one.url.endsWith("model.tflite"))"""
+ANSWER = """async (address) => {
+  const module = one => import(new URL(one, document.baseURI).href);
+  const [app, image] = [await module("app.js"), await module("image.js")];
+  const answer = await app.analyse(await image.open(await (await fetch(address)).blob()));
+  return JSON.parse(JSON.stringify(answer, (_, value) => ArrayBuffer.isView(value) ? [...value] : value));
+}"""
 CONSENT = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
@@ -104,6 +110,7 @@ def main(request):
         page.wait_for_selector("html[data-ready]", timeout=60_000)
         seen = {"keyboard": by_keyboard(page), "answers": [ask(page, path) for path in request["pictures"]]}
         seen["pixels"] = [page.evaluate(PIXELS, one) for one in request.get("pixels", ())]
+        seen["decoded"] = [page.evaluate(ANSWER, one) for one in request.get("decoded", ())]
         page.set_viewport_size(PHONE)
         seen["phone"] = page.evaluate(SEEN)["width"]
         if request.get("shots"):

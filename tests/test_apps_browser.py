@@ -6,19 +6,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from export_models import images, living
 from PIL import Image
 from runs import other_python
 from typer.testing import CliRunner
 
-from keras_mobilenets import MobileNet
+from keras_mobilenets import LRASPP, SSD300, MobileNet, SSDLite
 from keras_mobilenets.cli import app
+from keras_mobilenets.cli.models import tflite_model
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
+from keras_mobilenets.tasks import Detection, Embedding, Segmentation
 from keras_mobilenets.tflite import TFLiteModel
 
 PROGRAM = Path(__file__).parent / "browser_program.py"
@@ -90,3 +95,67 @@ def test_pixels_are_those_of_read_image_to_the_bit(testdata, tmp_path):
     for index, pixels in enumerate(seen["pixels"]):
         np.testing.assert_array_equal(pixels, read_image(page / f"{index}.png", 224).ravel(), str(SHAPES[index]))
     assert seen["answers"][1]["bad"] and "not a picture" in seen["answers"][1]["status"]
+
+
+SIDE = 96
+WITHOUT = {"alpha": 0.35, "backbone_weights": None}
+
+
+def sigmoid_detector():
+    task = Detection(3, image_size=(SIDE, SIDE), alpha=0.35)
+    return living(SSDLite("MobileNetV2", (SIDE, SIDE, 3), classes=3, **WITHOUT), images(16, SIDE)), task
+
+
+def softmax_detector():
+    model = SSD300("MobileNet", (SIDE, SIDE, 3), classes=3, background=True, **{**WITHOUT, "alpha": 0.25})
+    return living(model, images(16, SIDE)), Detection(3, image_size=(SIDE, SIDE), background=True, alpha=0.25)
+
+
+def segmenter():
+    return living(LRASPP("MobileNetV2", (SIDE, SIDE, 3), classes=4, **WITHOUT), images(16, SIDE)), Segmentation(4)
+
+
+def embedder():
+    trunk = MobileNet((SIDE, SIDE, 3), alpha=0.25, include_top=False, pooling="avg", weights=None)
+    vector = keras.layers.Dense(16, name="embedding")(trunk.output)
+    return living(keras.Model(trunk.input, {"embedding": vector}), images(16, SIDE)), Embedding(16)
+
+
+def same_boxes(said, answer):
+    sure = np.asarray(answer["scores"]) >= 0.3
+    assert sure.any() and [one["label"] for one in said] == answer["labels"][sure].tolist()
+    for name in ("box", "score"):
+        expected = answer["boxes" if name == "box" else "scores"][sure]
+        np.testing.assert_allclose([one[name] for one in said], expected, atol=1e-4)  # float32 in WebAssembly
+
+
+def same_masks(said, answer):
+    assert (np.reshape(said["numbers"], answer.shape) == answer).mean() > 0.999  # two logits may be as good as equal
+    assert len(np.unique(answer)) > 1
+
+
+def same_vectors(said, answer):
+    np.testing.assert_allclose(said, answer, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "same"),
+    [
+        (sigmoid_detector, same_boxes),
+        (softmax_detector, same_boxes),
+        (segmenter, same_masks),
+        (embedder, same_vectors),
+    ],
+)
+def test_every_task_says_in_the_browser_what_it_says_in_python(testdata, tmp_path, make, same):
+    keras.utils.set_random_seed(0)
+    model, task = make()
+    export_tflite(model, tmp_path / "model.tflite", task=task, decoded=False, verbose=False)
+    page, here = write_page(tmp_path / "model.tflite", tmp_path / "page"), tflite_model(tmp_path / "model.tflite")
+    pictures = photographs(testdata)[:3]
+    for picture in pictures:
+        shutil.copy(picture, page)
+    seen = in_browser(page, pictures=[str(pictures[0])], decoded=[picture.name for picture in pictures])
+    assert seen["errors"] == [] and not seen["answers"][0]["bad"]
+    for picture, said in zip(pictures, seen["decoded"], strict=True):
+        same(said, here.predict(here.read(picture)[None])[0])

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_mobilenets.pixels import PixelScale
+from keras_mobilenets.tasks.boxes import SCALES
+from keras_mobilenets.tasks.classification import Classification
+from keras_mobilenets.tasks.detection import SURE, Detection
+from keras_mobilenets.tasks.segmentation import Segmentation
 from keras_mobilenets.tasks.task import Task
 from keras_mobilenets.tflite.file import Tensor, TFLiteFile
 from keras_mobilenets.tflite.runner import named_tensors
@@ -62,6 +66,7 @@ class Deployed:
                 for name, tensor in outputs.items()
             ],
             "labels": list(self.labels) if self.labels else None,
+            "crops": self.task.crops,
             "options": _options(self.task),
         }
 
@@ -77,4 +82,15 @@ def _numbers(tensor: Tensor) -> dict[str, Any]:
 
 def _options(task: Task) -> dict[str, Any]:
     """What else of the task decides how outputs are read."""
-    return {name: getattr(task, name) for name in ("multi_label", "from_logits") if hasattr(task, name)}
+    if isinstance(task, Classification):
+        return {"multi_label": task.multi_label, "from_logits": task.from_logits}
+    if isinstance(task, Detection):
+        anchors = [[round(float(side), 7) for side in one] for one in task.anchors_of_image()]
+        return {
+            "classes": task.classes,
+            "anchors": anchors,
+            "scales": SCALES,
+            "sure": SURE,
+            **dataclasses.asdict(task.suppression),
+        }
+    return {"classes": task.classes} if isinstance(task, Segmentation) else {}

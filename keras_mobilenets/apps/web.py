@@ -3,9 +3,8 @@
 What the page does is in templates/web: `app.js` shows, `image.js` makes pixels of pictures as `read_image` does,
 `model.js` runs the file, and one module in `tasks/` knows what the outputs of its task mean:
 
-    export const fit              "crop", the middle of a picture, or "stretch", all of it
     export function answer        (outputs by name, model.json) -> what the model says
-    export function show          (that, model.json, {result, overlay, box}) -> nothing: fills in the page
+    export function show          (that, model.json, {result, picture, overlay}) -> nothing: fills in the page
 """
 
 from __future__ import annotations

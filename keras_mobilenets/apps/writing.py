@@ -18,7 +18,7 @@ FILLED = ".jinja"  # a template ends in it; every other file is copied as it is
 
 def as_json(value: Any) -> str:
     """Text that says the same everywhere."""
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 @contextlib.contextmanager

@@ -27,13 +27,14 @@ def task_of(model: Any) -> Task | None:
 
     Several columns are a softmax's, or its logits, or sigmoids, as the model ends; one column is a sigmoid's or means
     nothing known. "boxes" and "scores" of as many anchors as `ssd_anchors` or `torchvision_anchors` put on the image
-    are a detector's, columns called "embedding" are that. Of other outputs only their maker knows what they are.
+    are a detector's, columns called "embedding" are that, and a "mask" (batch, height, width, classes) is of pixels'
+    classes. Of other outputs only their maker knows what they are.
 
     Args:
         model: a Keras model, or a `TFLiteFile`.
 
     Returns:
-        A `Classification`, a `Detection` or an `Embedding`; None where the form does not say.
+        A `Classification`, a `Detection`, a `Segmentation` or an `Embedding`; None where the form does not say.
 
     Example:
 
@@ -44,6 +45,8 @@ def task_of(model: Any) -> Task | None:
     if form.scores or set(form.outputs) == set(Detection.outputs):
         return _detector(form)
     shapes, ending = list(form.outputs.values()), form.endings[0] if form.endings else None
+    if tuple(form.outputs) == Segmentation.outputs and len(shapes[0]) == 4 and (shapes[0][-1] or 0) > 1:
+        return Segmentation(int(shapes[0][-1]))
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None or (shapes[0][-1] == 1 and ending != "sigmoid"):
         return None
     if tuple(form.outputs) == Embedding.outputs:

@@ -35,7 +35,7 @@ class Model:
             BrokenImage: it is no whole picture.
         """
         given = ABOUT["input"]
-        pixels = read_image(picture, (given["height"], given["width"]), channels=given["channels"])
+        pixels = read_image(picture, (given["height"], given["width"]), channels=given["channels"], crop=ABOUT["crops"])
         return decode(self._run(prepare(pixels)))
 
     def _run(self, values: np.ndarray) -> list[np.ndarray]:

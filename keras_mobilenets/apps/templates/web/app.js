@@ -22,7 +22,7 @@ function say(text, bad = false) {
 /** Asks the model about a picture or a frame of the camera, and shows both. */
 export async function analyse(source) {
   const began = performance.now();
-  const box = boxOf(sizeOf(source), about.input, task.fit);
+  const box = boxOf(sizeOf(source), about.input, about.crops);
   const pixels = pixelsOf(source, box, about.input);
   const prepared = performance.now();
   const outputs = await model.run(pixels);
@@ -30,7 +30,7 @@ export async function analyse(source) {
   const answer = task.answer(outputs, about);
   const decoded = performance.now();
   draw(source, box);
-  task.show(answer, about, { result: element.result, overlay: element.overlay, box });
+  task.show(answer, about, { result: element.result, picture: element.picture, overlay: element.overlay });
   const spent = (ran - prepared).toFixed(1);
   say(`Model ${spent} ms, picture ${(prepared - began + decoded - ran).toFixed(1)} ms.`);
   return answer;

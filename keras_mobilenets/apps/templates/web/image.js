@@ -17,8 +17,8 @@ export async function open(file) {
 export const sizeOf = (source) => [source.videoWidth || source.width, source.videoHeight || source.height];
 
 /** The part of a picture that the model sees, as [left, top, width, height]. */
-export function boxOf([width, height], { width: wide, height: high }, fit) {
-  if (fit === "stretch") return [0, 0, width, height];
+export function boxOf([width, height], { width: wide, height: high }, crops) {
+  if (!crops) return [0, 0, width, height];
   const aspect = wide / high;
   const fraction = Math.min(width, height) > EDGE_TO_EDGE ? CROP_FRACTION : 1;
   const boxWidth = roundEven(Math.min(width, height * aspect) * fraction);
@@ -37,8 +37,11 @@ export function pixelsOf(source, box, { width, height, channels }) {
   context.fillRect(0, 0, wide, high);
   context.drawImage(source, ...box, 0, 0, wide, high);
   const { data } = context.getImageData(0, 0, wide, high);
-  const rows = resizeRows(data, wide, high, 4, width);
-  const pixels = resizeColumns(rows, width, high, height);
+  // The order of Pillow 13; before, rows came first always, which moves some pixels by one level.
+  const columnsFirst = high > height && high - height > 2 * (wide - width);
+  const pixels = columnsFirst
+    ? resizeRows(resizeColumns(data, wide, high, 4, height), wide, height, 4, width)
+    : resizeColumns(resizeRows(data, wide, high, 4, width), width, high, 3, height);
   return channels === 1 ? grey(pixels) : pixels;
 }
 
@@ -57,6 +60,7 @@ function weights(from, size) {
   });
 }
 
+/** Red, green and blue of the `step` numbers for each pixel. */
 function resizeRows(data, width, height, step, size) {
   const result = new Uint8Array(size * height * 3);
   weights(width, size).forEach(([first, shares], x) => {
@@ -73,8 +77,9 @@ function resizeRows(data, width, height, step, size) {
   return result;
 }
 
-function resizeColumns(data, width, height, size) {
-  const [row, result] = [width * 3, new Uint8Array(width * size * 3)];
+/** Of `step` numbers for each pixel, as many as before. */
+function resizeColumns(data, width, height, step, size) {
+  const [row, result] = [width * step, new Uint8Array(width * size * step)];
   weights(height, size).forEach(([first, shares], y) => {
     for (let x = 0; x < row; x++) {
       let sum = HALF;

@@ -45,8 +45,7 @@ function inOrder(details, outputs) {
 export function prepare(pixels, { dtype, mean, std, scale, zero_point: zero }) {
   if (!mean) return dtype === "uint8" ? pixels : Float32Array.from(pixels);
   const values = Float32Array.from(pixels, (pixel, index) => {
-    const channel = index % mean.length;
-    return (pixel - Math.fround(mean[channel])) / Math.fround(std[channel]);
+    return (pixel - Math.fround(mean[index % mean.length])) / Math.fround(std[index % std.length]); // one, or by channel
   });
   if (scale === null) return values;
   return Uint8Array.from(values, (value) => Math.min(Math.max(roundEven(value / scale) + zero, 0), 255));

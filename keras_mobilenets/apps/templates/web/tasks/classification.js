@@ -1,6 +1,7 @@
 // Which of some classes a picture shows.
 
-export const fit = "crop"; // the model sees the middle of a picture
+import { list } from "../list.js";
+
 const SHOWN = 5;
 
 /** A probability for each class. */
@@ -10,19 +11,10 @@ export function answer(outputs, { options }) {
   return scores.length === 1 ? [1 - scores[0], scores[0]] : [...scores];
 }
 
-/** The likeliest classes, with a bar for each. */
+/** The likeliest classes. */
 export function show(scores, { labels }, { result }) {
-  const first = scores.map((score, index) => [score, index]).sort((one, other) => other[0] - one[0] || one[1] - other[1]);
-  const list = document.createElement("ol");
-  for (const [score, index] of first.slice(0, SHOWN)) {
-    const [item, name, share, bar] = ["li", "span", "b", "i"].map((tag) => document.createElement(tag));
-    name.textContent = labels?.[index] ?? `class ${index}`;
-    share.textContent = `${(score * 100).toFixed(1)} %`;
-    bar.style.setProperty("--share", score);
-    item.append(name, share, bar);
-    list.append(item);
-  }
-  result.replaceChildren(list);
+  const first = scores.map((score, index) => ({ name: labels?.[index] ?? `class ${index}`, score, index }));
+  list(result, first.sort((one, other) => other.score - one.score || one.index - other.index).slice(0, SHOWN));
 }
 
 const sigmoid = (values) => values.map((value) => 1 / (1 + Math.exp(-value)));
