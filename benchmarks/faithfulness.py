@@ -32,8 +32,7 @@ from keras_mobilenets.data.images import read_image
 from keras_mobilenets.integer import integer_model
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tflite import TFLiteModel
-from keras_mobilenets.tflite.edit.slim import pack
-from keras_mobilenets.tflite.file import schema, unpack
+from keras_mobilenets.tflite.edit.logits import without_softmax
 from keras_mobilenets.utils import atomic_path
 
 CSV = Path(__file__).with_suffix(".csv")
@@ -73,7 +72,7 @@ def measure(name: str, folder: Path, temporary: Path, count: int) -> dict[str, A
     exact, rate = timed(quantized.predict, images)
     answers, runtime_rate = timed(TFLiteModel(path).predict, pixels, warm_up=pixels[:2])
     logits = integer_model(path, logits=True).predict(pixels, batch_size=BATCH, verbose=0)
-    code_logits = integers(before_softmax(path.read_bytes()), pixels)
+    code_logits = integers(without_softmax(path), pixels)
     quantized.exact = False
     fake = quantized.predict(images, batch_size=BATCH, verbose=0)
 
@@ -129,17 +128,6 @@ def integers(content: bytes, pixels: np.ndarray) -> np.ndarray:
         interpreter.invoke()
         answers.append(interpreter.get_tensor(result)[0])
     return np.stack(answers)
-
-
-def before_softmax(content: bytes) -> bytes:
-    """The file cut in front of its softmax."""
-    model = unpack(content)
-    graph = model.subgraphs[0]
-    kinds = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
-    place = kinds.index(schema.BuiltinOperator.SOFTMAX)
-    graph.outputs = list(graph.operators[place].inputs)[:1]
-    graph.operators, model.signatureDefs = graph.operators[:place], []
-    return pack(model)
 
 
 def main() -> None:

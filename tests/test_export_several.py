@@ -68,6 +68,7 @@ def test_files_take_and_give_by_name(make, quantize, tmp_path):
     keras.utils.set_random_seed(0)
     model, given = make()
     report = export_tflite(model, tmp_path / "m.tflite", quantize=quantize, calibration=given, verbose=False)
+    assert report.parity.equal == (report.parity.images if quantize and make is not frames else None)
     file = TFLiteModel(tmp_path / "m.tflite")
     assert set(file.input_names) == set(given)
     expected = answers_of(model, given)

@@ -68,6 +68,8 @@ class Parity:
         outputs: each output.
         answers: how much the answers that a task makes of several outputs agree, in [0, 1]; None of one output.
         agreement: of the answers, or else the lowest of the outputs that are scores; None where none is.
+        equal: on how many images every output, and every logit in front of a softmax, is the same to the bit; None
+            where the model is not evaluated exactly, or the file computes in float.
         max_difference, max_steps, largest: the largest of all outputs; `max_steps` is None where one is float.
         mean_difference, mean_steps: the largest of the outputs' means.
     """
@@ -76,6 +78,7 @@ class Parity:
     source: str
     outputs: tuple[OutputParity, ...]
     answers: float | None = None
+    equal: int | None = None
 
     @property
     def agreement(self) -> float | None:
@@ -112,10 +115,13 @@ class Parity:
 
     def __str__(self) -> str:
         kind = {"calibration": "calibration images", "verify": "given images", "random": "random images"}[self.source]
+        if self.equal == self.images:
+            return f"equal on {self.equal} of {self.images} {kind}, to the bit"
         named = [f"{one.name}: {one}" for one in self.outputs] if len(self.outputs) > 1 else [str(self.outputs[0])]
         if self.answers is not None:
             named.insert(0, f"answers agree to {self.answers:.1%}")
-        return f"{'; '.join(named)} ({self.images} {kind})"
+        equal = "" if self.equal is None else f"equal on {self.equal} of {self.images}; "
+        return f"{equal}{'; '.join(named)} ({self.images} {kind})"
 
 
 def measure(

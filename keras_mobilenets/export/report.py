@@ -29,6 +29,7 @@ class ExportReport:
         warnings: what makes the file worse than its model, a sentence each.
         float_layers: names of the layers that compute in float in an integer file, as `QuantizedModel` has them.
         in_front: what is in front of the model and not in the file, a sentence; None for nothing.
+        inexact: why an int8 file is compared with the model's fake-quantized forward, and not for equality; else None.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class ExportReport:
     warnings: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     in_front: str | None = None
+    inexact: str | None = None
 
     @property
     def float_agreement(self) -> float | None:
@@ -61,6 +63,8 @@ class ExportReport:
         rows = [("precision", self.quantize or "float32"), ("against Keras", str(self.parity))]
         if self.float_parity is not None:
             rows.append(("against float", str(self.float_parity)))
+        if self.inexact:
+            rows.append(("not exact", self.inexact))
         rows.extend(("[bold red]warning[/]", one) for one in self.warnings)
         if self.in_front:
             rows.append(("in front", self.in_front))

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.export import conversion, parity
+from keras_mobilenets.export import conversion, equality, parity
 from keras_mobilenets.export import precisions as schemes
 from keras_mobilenets.export.report import ExportReport
 from keras_mobilenets.export.samples import Samples, grids_of
@@ -224,32 +224,32 @@ def _report(
         decoder = TFLiteModel(file)
     except ValueError as error:
         raise RuntimeError(_refused(model, made, str(error))) from error
-    given, signature = {}, made.signature
+    signature, in_front = made.signature, made.left_out.note(made.signature) if made.left_out else None
     pictures = made.left_out(samples.verify) if made.left_out else samples.verify
-    for one, scale, values in zip(signature.inputs, samples.scales, pictures, strict=True):
-        # What a camera gives, which the file takes without a float on the way.
-        given[one.name] = scale.pixels(values) if scale is not None and one.name in grids else values
-    answers = runner.predict(given)
-    if len(signature.outputs) == 1:
-        answers = dict.fromkeys(signature.outputs, answers)
+    run = equality.Run.of(runner, signature, samples.scales, pictures, grids)
     if task is not None and file.content != network.content:
-        parity.require_decoded(task, answers, decoder.predict(given))
+        parity.require_decoded(task, run.answers, decoder.predict(run.given))
     labelled = [one.name for one in file.outputs if one.labels] if task is None else None
 
-    def compared(reference: keras.Model) -> parity.Parity:
-        expected, steps = parity.predict(reference, samples.verify, list(signature.outputs)), _steps(network, signature)
-        return parity.measure(expected, answers, samples.source, steps=steps, scores=labelled or None, task=task)
+    def compared(expected: dict[str, Any]) -> parity.Parity:
+        steps = _steps(network, signature)
+        return parity.measure(expected, run.answers, samples.source, steps=steps, scores=labelled or None, task=task)
 
-    found = compared(made.reference)
+    names, in_float, inexact = list(signature.outputs), (), None
+    to_be_equal = made.scheme == "int8" and isinstance(made.reference, QuantizedModel) and not in_front
+    expected = parity.predict(made.reference, run.taken if to_be_equal else samples.verify, names)
+    found = compared(expected)
     (parity.require_equal if made.scheme is None else parity.require_alike)(found)
-    against_float = compared(model) if made.is_post_training else None
-    lost = parity.losses(against_float) if against_float is not None else ()
-    in_front = made.left_out.note(signature) if made.left_out else None
+    if isinstance(made.reference, QuantizedModel):
+        in_float, inexact = made.reference.float_layers, in_front or made.reference.inexact_reason
+        if to_be_equal and inexact is None:
+            found = dataclasses.replace(found, equal=int(run.equal(made.reference, expected).sum()))
+    against_float = compared(parity.predict(model, samples.verify, names)) if made.is_post_training else None
+    lost = (*equality.differences(found), *(parity.losses(against_float) if against_float is not None else ()))
     for sentence in (*lost, *filter(None, [in_front])):
         warnings.warn(sentence, stacklevel=3)
-    in_float = made.reference.float_layers if isinstance(made.reference, QuantizedModel) else ()
     labels = sum(len(one.labels) for one in file.outputs)
-    return ExportReport(path, made.scheme, found, against_float, audit(file), labels, lost, in_float, in_front)
+    return ExportReport(path, made.scheme, found, against_float, audit(file), labels, lost, in_float, in_front, inexact)
 
 
 def _steps(file: TFLiteFile, signature: Signature) -> dict[str, float]:

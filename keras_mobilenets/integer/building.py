@@ -8,6 +8,7 @@ import keras
 
 from keras_mobilenets.integer.layer import IntegerInput, IntegerOutput
 from keras_mobilenets.integer.steps import MAKERS, Place, Step, quantization_of
+from keras_mobilenets.tflite.edit.logits import in_front_of_softmax
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor
 
 
@@ -47,12 +48,9 @@ class Builder:
 
     def run(self) -> list[int]:
         """Computes all operators from the `values` of the inputs; gives the indices of the outputs."""
-        before: dict[int, int] = {}  # of each softmax, and of what comes behind it, the tensor in front of it
+        before = in_front_of_softmax(self.graph) if self.logits else {}
         for operator in self.graph.operators:
-            source, result = operator.inputs[0], operator.outputs[0]
-            if self.logits and (operator.name == "SOFTMAX" or source in before):
-                before[result] = before.get(source, source)
-            else:
+            if operator.outputs[0] not in before:
                 self._add(operator)
         return [before.get(index, index) for index in self.graph.outputs]
 

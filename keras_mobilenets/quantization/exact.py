@@ -38,6 +38,24 @@ class ExactInference:
             self._exactness.wanted = False
             raise ValueError(f"{self.name} cannot be evaluated exactly: {self._exactness.reason}")  # type: ignore[attr-defined]
 
+    @property
+    def inexact_reason(self) -> str | None:
+        """Why inference cannot compute in the runtime's integer arithmetic, in a sentence; None where it can."""
+        return None if self._exactness.is_ready(self) else self._exactness.reason or "it is switched off"
+
+    def exact_logits(self) -> keras.Model | None:
+        """The model as it is evaluated exactly, but without the softmax of its outputs, whose flatness hides much.
+
+        Returns:
+            A model on the same inputs, for as long as neither weights nor ranges change; None where no softmax is.
+
+        Raises:
+            ValueError: the model is not evaluated exactly.
+        """
+        if (reason := self.inexact_reason) is not None:
+            raise ValueError(f"{self.name} is not evaluated exactly: {reason}")  # type: ignore[attr-defined]
+        return self._exactness.view.logits
+
     def integer_graph(self) -> Any:
         """The operations and integers of the file that `export_tflite` writes, from the model's own weights and ranges.
 

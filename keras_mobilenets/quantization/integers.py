@@ -255,15 +255,12 @@ class IntegerDeployment(Deployment):
 
 
 def activation_grid(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of int8 for a range, as MLIR's `fakeQuantAttrsToType` computes them."""
+    """Scale and zero point of int8 for a range, as the converter computes them: for uint8, less 128."""
     low, high = float(np.float32(low)), float(np.float32(high))
     scale = (high - low) / 255.0
     if scale <= 0:
         return 1.0, -128
-    from_low, from_high = -128.0 - low / scale, 127.0 - high / scale
-    low_error, high_error = 128.0 + abs(low / scale), 127.0 + abs(high / scale)
-    zero_point = from_low if low_error < high_error else from_high
-    return scale, int(np.clip(half_away(zero_point), -128, 127))
+    return scale, int(np.clip(half_away(-low / scale), 0, 255)) - 128
 
 
 def kernel_scales(kernel: np.ndarray, axis: int, bias: np.ndarray, step: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization.integers import IntegerDeployment
 from keras_mobilenets.quantization.quantizers import InputQuant, Quantizer
 from keras_mobilenets.quantization.roles import Role, role_of
+from keras_mobilenets.tflite.edit.logits import in_front_of_softmax
 from keras_mobilenets.tflite.file import Graph
 
 
@@ -26,6 +27,7 @@ class IntegerView:
 
     Attributes:
         model: the same function as a Keras model; its numbers are variables, which `refresh` sets.
+        logits: the same without the softmax of its outputs; None where it has none.
 
     Raises:
         ValueError: the quantized model has no ranges yet, or computes something that has no integer form.
@@ -37,7 +39,7 @@ class IntegerView:
         self.steps = _steps(graph)
         self.builder = Builder(graph)
         self.borders: list[tuple[Any, int, dict[str, Any]]] = []  # layers where integers begin or end, and where
-        self.model = self._build(graph)
+        self.model, self.logits = self._build(graph)
 
     @property
     def variables(self) -> list[Any]:
@@ -59,7 +61,7 @@ class IntegerView:
             layer.adopt([], **_border(graph, index), **own)
         return True
 
-    def _build(self, graph: Graph) -> keras.Model:
+    def _build(self, graph: Graph) -> tuple[keras.Model, keras.Model | None]:
         twin, front = self.deployment.graph, self.deployment.front
         inputs: dict[Node, Any] = {}
         values: dict[Node, Any] = {}
@@ -76,12 +78,17 @@ class IntegerView:
                 index = next(starts)
                 own = {"low": node.layer.low if isinstance(node.layer, InputQuant) else None}
                 self.builder.values[index] = self._border(IntegerEntry, graph, index, own)(values[node.inputs[0]])
-        results = [
-            self._border(IntegerExit, graph, index, {}, number)(self.builder.values[index])
-            for number, index in enumerate(self.builder.run())
+        inputs, ends = keras.tree.map_structure(inputs.__getitem__, twin.inputs), self.builder.run()
+        before = in_front_of_softmax(graph)
+        logits = [before.get(index, index) for index in ends]
+        outputs = keras.tree.pack_sequence_as(twin.outputs, self._real(graph, ends))
+        return keras.Model(inputs, outputs), keras.Model(inputs, self._real(graph, logits)) if before else None
+
+    def _real(self, graph: Graph, indices: list[int]) -> list[Any]:
+        return [
+            self._border(IntegerExit, graph, index, {}, len(self.borders))(self.builder.values[index])
+            for index in indices
         ]
-        outputs = keras.tree.pack_sequence_as(twin.outputs, results)
-        return keras.Model(keras.tree.map_structure(inputs.__getitem__, twin.inputs), outputs)
 
     def _border(self, cls: type, graph: Graph, index: int, own: dict[str, Any], number: int = 0) -> Any:
         layer = cls(inputs=[], **_border(graph, index), **own, name=f"{cls.__name__.lower()}_{index}_{number}")

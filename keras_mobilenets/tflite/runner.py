@@ -73,7 +73,7 @@ class TFLiteModel:
         prepared = [self.prepare(one, name) for name, one in self._arranged(inputs).items()]
         batches = self._run(prepared)
         results = {
-            name: np.concatenate(parts) if raw else _real(np.concatenate(parts), tensor)
+            name: np.concatenate(parts) if raw else real(np.concatenate(parts), tensor)
             for (name, tensor), parts in zip(self._outputs.items(), zip(*batches, strict=True), strict=True)
         }
         return next(iter(results.values())) if len(results) == 1 else results
@@ -127,6 +127,10 @@ class TFLiteModel:
         limits = np.iinfo(tensor.dtype)
         codes = np.rint(values / tensor.scales[0]) + tensor.zero_points[0]
         return np.clip(codes, limits.min, limits.max).astype(tensor.dtype)
+
+    def rounded(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
+        """The real numbers that the file gets of values, which an integer input rounds."""
+        return real(self.prepare(values, name), self._inputs[name or self.input_names[0]])
 
     def _run(self, prepared: list[np.ndarray]) -> list[list[np.ndarray]]:
         """Outputs per call: as many examples at once as the file was made for, or all where the batch is free."""
@@ -192,7 +196,8 @@ def make_interpreter(
     return interpreter
 
 
-def _real(values: np.ndarray, tensor: Any) -> np.ndarray:
+def real(values: np.ndarray, tensor: Any) -> np.ndarray:
+    """The real numbers that the integers of a tensor stand for."""
     if not len(tensor.scales) or values.dtype.kind not in "iu":
         return values
     return (values.astype(np.float32) - np.float32(tensor.zero_points[0])) * tensor.scales[0]
