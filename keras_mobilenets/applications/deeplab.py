@@ -94,7 +94,14 @@ def DeepLabV3(
         output_stride=output_stride,
         **options,
     )
-    head = {"classes": classes, "aspp": aspp, "neck": neck, "resize": resize, "filters": filters, "dropout": dropout}
+    head: dict[str, Any] = {
+        "classes": classes,
+        "aspp": aspp,
+        "neck": neck,
+        "resize": resize,
+        "filters": filters,
+        "dropout": dropout,
+    }
     outputs = deeplab_head(applications.endpoints(trunk), **head)
     return common.finish(outputs, trunk.inputs[0], name=name or f"deeplabv3_{trunk.name}", weights=weights)
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mobilenets.data.folder import count_broken
+from keras_mobilenets.data.folder import check_scan_arguments, count_broken
 from keras_mobilenets.data.images import BrokenImage, check_image, opened_picture, printable
-from keras_mobilenets.data.layout import HELD_OUT, SPLIT, TRAINING, picture_files
-from keras_mobilenets.data.masks import Color, Ignored, Legend, legend, read_values
+from keras_mobilenets.data.layout import picture_files
+from keras_mobilenets.data.mask_polygons import MaskPhotos, drawn_masks, polygon_files, split_folders, sub_folders
+from keras_mobilenets.data.masks import NOT_CLASSES, Color, Ignored, Legend, legend, read_values
 from keras_mobilenets.tflite.labels import parse_labels
 from keras_mobilenets.utils import user_path
 
@@ -41,26 +42,6 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedPhotos:
-    """One split of a folder with masks.
-
-    Attributes:
-        paths: the pictures, in a fixed order.
-        masks: the mask of each: a path, or an encoded picture.
-    """
-
-    paths: tuple[str, ...]
-    masks: tuple[str | bytes, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def take(self, indices: Sequence[int] | np.ndarray) -> MaskedPhotos:
-        """The chosen ones, in the order of `indices`."""
-        return MaskedPhotos(tuple(self.paths[i] for i in indices), tuple(self.masks[i] for i in indices))
-
-
-@dataclasses.dataclass(frozen=True)
 class MaskFolder:
     """What a folder of pictures and masks holds.
 
@@ -72,9 +53,14 @@ class MaskFolder:
     """
 
     legend: Legend
-    train: MaskedPhotos
-    val: MaskedPhotos
+    train: MaskPhotos
+    val: MaskPhotos
     broken: tuple[str, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+        return self.legend.class_names
 
 
 def scan_masks(
@@ -92,9 +78,12 @@ def scan_masks(
 
     Pictures lie in a folder `images` and masks in a folder `masks` beside it (or named as Pascal VOC, Cityscapes and
     others do), the splits inside of both or around both; a mask has its picture's name, or that and `_mask`,
-    `_labelIds` and the like. Without splits a share is drawn with `seed`. Names of classes are those given, or those
-    in a file of the folder: `labels.txt` with one a line, or, for masks in colours, `class_dict.csv` or
-    `label_colors.txt` with the three numbers of a colour and a name in each line.
+    `_labelIds` and the like. COCO's polygons and runs, in a JSON file, are masks as well; what they leave over is class
+    0, "background", and crowds are ignored. Without splits a share is drawn with `seed`.
+
+    Names of classes are those given, or those in a file of the folder: `labels.txt` with one a line, or, for masks in
+    colours, `class_dict.csv` or `label_colors.txt` with the three numbers of a colour and a name in each line. A class
+    called "void" or "ignore" is none: its pixels are neither right nor wrong.
 
     Args:
         folder: the folder.
@@ -117,13 +106,14 @@ def scan_masks(
 
     >>> streets = scan_masks("camvid", ignore=11)  # doctest: +SKIP
     """
-    root = user_path(folder)
-    if not root.is_dir():
-        raise ValueError(f"There is no folder {printable(folder)}")
-    if class_names is None and colors is None:
-        class_names, colors = _named_in(root)
-    broken: list[str] = []
-    splits = [_paired(images, masks, names, broken) for images, masks, names in _splits(root)]
+    check_scan_arguments(validation_split, on_error)
+    root, broken = _folder(folder), list[str]()
+    polygons = polygon_files(root)
+    if polygons:
+        splits, class_names = drawn_masks(root, polygons, broken)
+    else:
+        splits = [_paired(images, masks, names, broken) for images, masks, names in _splits(root)]
+        class_names, colors = _names(root, class_names, colors)
     values = [_checked(split, colors is not None, broken, progress) for split in splits]
     if broken and on_error == "raise":
         raise ValueError(count_broken(broken))
@@ -133,9 +123,39 @@ def scan_masks(
     known = legend(class_names, colors, ignore, set().union(*(one for found in values for one in found.values())))
     for split, found in zip(splits, values, strict=True):
         _check_values(known, split, found)
-    if len(kept) == 1:
-        kept = _drawn(kept[0], validation_split, seed)
-    return MaskFolder(known, kept[0], kept[1], tuple(broken))
+    kept = kept[:2] if len(kept) > 1 else _drawn(kept[0], validation_split, seed)
+    train, val = (dataclasses.replace(one, legend=known) for one in kept)
+    return MaskFolder(known, train, val, tuple(broken))
+
+
+def find_masks(folder: str | os.PathLike[str]) -> None:
+    """Looks whether a folder may hold pictures and masks; no picture is opened.
+
+    Raises:
+        ValueError: it does not.
+    """
+    root = _folder(folder)
+    if not polygon_files(root):
+        _splits(root)
+
+
+def _folder(folder: str | os.PathLike[str]) -> Path:
+    root = user_path(folder)
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {printable(folder)}")
+    return root
+
+
+def _names(
+    root: Path, class_names: Sequence[str] | Mapping[int, str] | None, colors: Mapping[str, Color] | None
+) -> tuple[Sequence[str] | Mapping[int, str] | None, Mapping[str, Color] | None]:
+    """Names and colours as given, or else as a file of the folder has them; also where those are its names."""
+    own_names, own_colors = _named_in(root)
+    own = [name for name in own_colors or own_names or () if name not in NOT_CLASSES]
+    given = list(class_names) if class_names is not None and not isinstance(class_names, Mapping) else None
+    if colors is None and (class_names is None or given == own):
+        return own_names, own_colors
+    return class_names, colors
 
 
 def _splits(root: Path) -> list[tuple[Path, Path, set[str] | None]]:
@@ -152,7 +172,8 @@ def _splits(root: Path) -> list[tuple[Path, Path, set[str] | None]]:
     for split in split_folders(root).values():
         images, masks = _named(split, IMAGE_FOLDERS), _named(split, MASK_FOLDERS)
         beside = next(
-            (one for one in _folders(root) if re.fullmatch(f"{split.name}[_-]?(annot|masks?|labels?)", one.name)), None
+            (one for one in sub_folders(root) if re.fullmatch(f"{split.name}[_-]?(annot|masks?|labels?)", one.name)),
+            None,
         )
         if images and masks:
             found.append((images, masks, None))
@@ -166,27 +187,12 @@ def _splits(root: Path) -> list[tuple[Path, Path, set[str] | None]]:
     return found
 
 
-def split_folders(folder: Path) -> dict[str, Path]:
-    """The sub-folders "train" and "val", whatever they are called; the first of what may be held out."""
-    named = {match[1].lower(): path for path in _folders(folder) if (match := SPLIT.fullmatch(path.name))}
-    order = {"train": TRAINING, "val": HELD_OUT}
-    return {
-        split: named[first]
-        for split, words in order.items()
-        if (first := next((word for word in words if word in named), None))
-    }
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
-
-
 def _named(folder: Path, names: Sequence[str]) -> Path | None:
-    by_name = {path.name.lower(): path for path in _folders(folder)}
+    by_name = {path.name.lower(): path for path in sub_folders(folder)}
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _paired(images: Path, masks: Path, names: set[str] | None, broken: list[str]) -> MaskedPhotos:
+def _paired(images: Path, masks: Path, names: set[str] | None, broken: list[str]) -> MaskPhotos:
     """Each picture with its mask; a line in `broken` for each that has none."""
     files = [path for path in picture_files(masks) if not OTHER_MASKS.fullmatch(path.stem)]
     known = {_key(path, masks, short): path for short in (True, False) for path in files}
@@ -200,7 +206,7 @@ def _paired(images: Path, masks: Path, names: set[str] | None, broken: list[str]
         else:
             pairs.append((str(path), str(mask)))
     paths, found = zip(*pairs, strict=True) if pairs else ((), ())
-    return MaskedPhotos(tuple(paths), tuple(found))
+    return MaskPhotos(tuple(paths), tuple(found))
 
 
 def _key(path: Path, folder: Path, short: bool = False) -> tuple[Path, str]:
@@ -208,7 +214,7 @@ def _key(path: Path, folder: Path, short: bool = False) -> tuple[Path, str]:
 
 
 def _checked(
-    split: MaskedPhotos, in_color: bool, broken: list[str], progress: Callable[[int, int], None] | None
+    split: MaskPhotos, in_color: bool, broken: list[str], progress: Callable[[int, int], None] | None
 ) -> dict[int, set[int]]:
     """The values of each whole mask by its place; a line in `broken` for each other."""
     found: dict[int, set[int]] = {}
@@ -243,14 +249,14 @@ def _values(path: str, mask: str | bytes, in_color: bool) -> set[int] | str:
     return set(np.unique(values).tolist())
 
 
-def _check_values(known: Legend, split: MaskedPhotos, found: Mapping[int, set[int]]) -> None:
+def _check_values(known: Legend, split: MaskPhotos, found: Mapping[int, set[int]]) -> None:
     legal = {*known.codes, *known.ignored}
     for place, values in found.items():
         if values - legal:
             known.read(split.masks[place])  # which says what is wrong
 
 
-def _drawn(photos: MaskedPhotos, validation_split: float, seed: int) -> list[MaskedPhotos]:
+def _drawn(photos: MaskPhotos, validation_split: float, seed: int) -> list[MaskPhotos]:
     """The rest, and a share to hold out."""
     if len(photos) < 2:
         raise ValueError("One picture cannot be both trained on and held out: add a folder `val`, or pictures")

@@ -13,6 +13,9 @@ from PIL import Image
 from keras_mobilenets.data.images import BrokenImage, Picture, opened_picture, printable
 from keras_mobilenets.tasks.segmentation import IGNORE
 
+NOT_CLASSES = ("void", "ignore")
+"""What classes are called that are none: their pixels are neither right nor wrong."""
+PNG_MAGIC = b"\x89PNG"
 Color = tuple[int, int, int]
 Ignored = int | Color | Sequence[int | Color] | None
 
@@ -39,7 +42,7 @@ class Legend:
         Raises:
             BrokenImage: the mask cannot be read, or holds a value that is no class.
         """
-        values = read_values(source, in_color=self.in_color)
+        values = read_values(as_source(source), in_color=self.in_color)
         labels = {code: label for label, code in enumerate(self.codes)} | dict.fromkeys(self.ignored, IGNORE)
         known = np.array(sorted(labels))
         places = np.searchsorted(known, values).clip(max=len(known) - 1)
@@ -70,7 +73,7 @@ def legend(
     """What is known of the values of masks.
 
     Args:
-        class_names: in the order of the values 0, 1, ...; or by value.
+        class_names: in the order of the values 0, 1, ...; or by value. "void" and "ignore" are no classes.
         colors: of each class by its name, in the order of the labels; then `class_names` must be None.
         ignore: one value, or several, of pixels that nobody labelled: numbers, or colours with `colors`.
         values: that the masks hold, to go by where no names are given.
@@ -92,9 +95,20 @@ def legend(
         named = class_names if isinstance(class_names, Mapping) else dict(enumerate(class_names))
         ignored = tuple(value for value in ignored if value not in named)
         known = Legend(tuple(named.values()), tuple(int(value) for value in named), ignored)
+    known = _without_ignored(known)
     if not 2 <= len(known.class_names) <= IGNORE or len(set(known.codes)) < len(known.codes):
         raise ValueError(f"Masks need from 2 to {IGNORE} classes of different values. Received: {known.class_names}")
     return known
+
+
+def _without_ignored(known: Legend) -> Legend:
+    """With classes that are none among the ignored values."""
+    pairs = list(zip(known.class_names, known.codes, strict=True))
+    kept = [pair for pair in pairs if pair[0] not in NOT_CLASSES]
+    ignored = (*known.ignored, *(value for name, value in pairs if name in NOT_CLASSES))
+    return dataclasses.replace(
+        known, class_names=tuple(name for name, _ in kept), codes=tuple(value for _, value in kept), ignored=ignored
+    )
 
 
 def _numbers(values: Iterable[int], ignored: tuple[int, ...]) -> dict[int, str]:
@@ -162,6 +176,12 @@ def _from_file(source: str | os.PathLike[str] | bytes, in_color: bool) -> np.nda
 def resized_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """A mask in another size, (height, width): of each pixel the nearest one."""
     return np.asarray(Image.fromarray(mask).resize(image_size[::-1], Image.Resampling.NEAREST))
+
+
+def as_source(target: Any) -> Picture:
+    """A mask as `Legend.read` takes it: pixels, an encoded picture, or the path that other bytes are."""
+    is_path = isinstance(target, bytes) and not target.startswith(PNG_MAGIC)
+    return os.fsdecode(target) if is_path else target
 
 
 def _called(source: Picture) -> str:

@@ -100,6 +100,20 @@ def is_written(name: str) -> bool:
     return any(word in name for word in UNFLIPPED)
 
 
+def mask_augmentations(augment: str | Sequence[str]) -> tuple[str, ...]:
+    """The one augmentation of `load_segmentation`.
+
+    Raises:
+        ValueError: it is none that masks follow.
+    """
+    asked = (augment,) if isinstance(augment, str) else tuple(augment)
+    if len(asked) != 1 or asked[0] not in CUTS:
+        raise ValueError(
+            f"`augment` must be one of {', '.join(CUTS)}, which masks follow. Received: augment={augment!r}"
+        )
+    return asked
+
+
 def decided(augment: tuple[str, ...], name: str) -> tuple[str, ...]:
     """The augmentations, with "auto" decided for a data set of this name."""
     cut, *extras = augment

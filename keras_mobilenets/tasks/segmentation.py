@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_mobilenets.tasks.task import Answers, Curve, Spec, check_labels, class_name, named
+from keras_mobilenets.tflite.mediapipe import SEGMENTER, segmenter_options
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 
 IGNORE = 255
@@ -54,7 +56,7 @@ class Segmentation:
     outputs: tuple[str, ...] = ("mask",)
     name = "segmentation"
     headline = "mIoU"
-    found = "classes"
+    found = "areas"
     crops = False
     recipes = ("segmentation", "segmentation-finetune")
 
@@ -131,8 +133,14 @@ class Segmentation:
         return np.array([np.mean(np.equal(*pair)) for pair in zip(one, other, strict=True)])
 
     def in_file(self, labels: Sequence[str] = (), decoded: bool | None = None) -> InFile:
-        """Class names belong to the scores."""
-        return InFile((TensorInfo(self.outputs[0], labels=check_labels(labels, self.classes)),))
+        """The logits, of which MediaPipe makes probabilities; decoded, the number of each pixel's class instead."""
+        from keras_mobilenets.tflite.edit.answers import add_argmax
+
+        (output,), names = self.outputs, check_labels(labels, self.classes)
+        if decoded:
+            numbers = TensorInfo(output, labels=names, labels_of_values=True)
+            return InFile((numbers,), add_operations=partial(add_argmax, name=output), decodes=True)
+        return InFile((TensorInfo(output, labels=names),), {SEGMENTER: segmenter_options("softmax")})
 
     def describe(self, answer: Any, labels: Sequence[str] | None, top: int = 3) -> list[dict[str, Any]]:
         """The classes that take most of the image, with their shares of it."""
@@ -164,10 +172,9 @@ class Segmentation:
         return np.where((mask == self.ignore)[..., np.newaxis], image, np.rint(colours)).astype(np.uint8)
 
     def _counts(self, answer: Any, truth: Any) -> np.ndarray:
-        """(classes, classes): for how many pixels of a class the answer was another."""
-        right, said = np.ravel(truth).astype(np.int64), np.ravel(answer).astype(np.int64)
-        if right.size != said.size:
-            raise ValueError(f"An answer and its truth must be of one size: {np.shape(answer)} and {np.shape(truth)}")
+        """(classes, classes): for how many pixels of a class the answer was another, at the answer's size."""
+        right = _nearest(np.asarray(truth)[np.newaxis], np.shape(answer)).ravel().astype(np.int64)
+        said = np.ravel(answer).astype(np.int64)
         labelled = (right != self.ignore) & (right < self.classes)
         joined = right[labelled] * self.classes + said[labelled]
         return np.bincount(joined, minlength=self.classes**2).reshape(self.classes, self.classes)

@@ -96,6 +96,8 @@ def trained_part(model: keras.Model) -> keras.Model:
 def _schedule(recipe: Recipe, rate: float, steps: int, decay_steps: float) -> Any:
     if recipe.decay == 1.0:
         return rate
+    if recipe.power is not None:
+        return keras.optimizers.schedules.PolynomialDecay(rate, steps, end_learning_rate=0.0, power=recipe.power)
     if recipe.decay is not None:
         return keras.optimizers.schedules.ExponentialDecay(
             rate, max(round(decay_steps), 1), recipe.decay, staircase=True

@@ -30,6 +30,7 @@ class Recipe:
             square root, as for steps that are divided by it.
         decay: the rate is multiplied by it every `decay_epochs`; None: it falls as a cosine to 0.
         decay_epochs: see `decay`.
+        power: where it is given, the rate falls as this power of the share of steps that is left.
         warm_up: share of the steps in which the rate rises from 0, before a cosine.
         l2: weight decay of convolutions and of the classifier. None is put on depthwise kernels, which have few
             weights (arXiv:1704.04861, section 3.2), nor on normalizations and biases.
@@ -52,6 +53,7 @@ class Recipe:
     linear: bool = False
     decay: float | None = None
     decay_epochs: float = 1.0
+    power: float | None = None
     warm_up: float = 0.1
     l2: float = 0.0
     label_smoothing: float = 0.0
@@ -182,6 +184,60 @@ RECIPES = {
             l2=4e-5,
             batch_norm_momentum=0.97,
             quantize="detection-qat",
+        ),
+        Recipe(
+            name="segmentation",
+            source="this package: some hundred pictures from random weights",
+            batch_size=16,
+            learning_rate=3e-3,
+            epochs=30,
+            batch_norm_momentum=0.9,
+            quantize="segmentation-qat",
+        ),
+        Recipe(
+            name="segmentation-finetune",
+            source="this package: some hundred pictures from ImageNet weights",
+            batch_size=16,
+            learning_rate=1e-3,
+            epochs=30,
+            batch_norm_momentum=0.97,
+            quantize="segmentation-qat",
+        ),
+        Recipe(
+            name="segmentation-qat",
+            source="this package",
+            batch_size=16,
+            learning_rate=5e-5,
+            epochs=3,
+        ),
+        Recipe(
+            name="lraspp-torchvision",
+            source="torchvision references/segmentation: README.md, lraspp_mobilenet_v3_large: 8 GPUs x 4; train.py",
+            batch_size=32,
+            learning_rate=0.01,
+            epochs=30,
+            optimizer="SGD",
+            options={"momentum": 0.9},
+            linear=True,
+            power=0.9,
+            l2=1e-6,
+            batch_norm_momentum=0.99,
+            quantize="segmentation-qat",
+        ),
+        Recipe(
+            name="deeplab-paper",
+            source="arXiv:1706.05587, section 4.1: 30,000 steps on Pascal's 10,582 pictures; l2: research/deeplab "
+            "train.py, for MobileNetV2",
+            batch_size=16,
+            learning_rate=0.007,
+            epochs=45,
+            optimizer="SGD",
+            options={"momentum": 0.9},
+            linear=True,
+            power=0.9,
+            l2=4e-5,
+            batch_norm_momentum=0.9997,
+            quantize="segmentation-qat",
         ),
         Recipe(
             name="adam",
