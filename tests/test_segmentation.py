@@ -39,6 +39,21 @@ def test_scores_are_those_of_keras_and_of_the_figures_in_fit(rng, truth):
     assert TASK.score(answers[3:], truth[3:]) == {"mIoU": None, "pixel_accuracy": None}
 
 
+@pytest.mark.parametrize("corners", [False, True])
+def test_smaller_answers_count_at_the_size_of_the_truth(rng, truth, corners):
+    task = Segmentation(3, corners=corners)
+    small = rng.normal(size=(4, 8, 16, 3)).astype("float32")
+    large = keras.ops.image.resize(small, truth.shape[1:], "bilinear")  # edges on edges
+    arguments = task.losses(None)
+    loss, (metric,) = arguments["loss"]["mask"], arguments["metrics"]["mask"]
+    assert (abs(float(loss(truth, small)) - float(loss(truth, large))) < 1e-5) != corners  # float32
+    metric.update_state(truth, small)
+    assert task.score(task.decode(small, truth.shape[1:]), truth)["mIoU"] == pytest.approx(
+        float(metric.result()), abs=1e-6
+    )
+    assert type(metric).from_config(metric.get_config()).corners is corners
+
+
 @pytest.mark.parametrize("weights", [None, (1.0, 5.0, 0.0)])
 def test_the_loss_is_that_of_the_labelled_pixels(rng, truth, weights):
     logits = rng.normal(size=(*truth.shape, 3)).astype("float32")

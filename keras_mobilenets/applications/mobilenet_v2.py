@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -58,6 +59,7 @@ def MobileNetV2(
     output_stride: int = 32,
     stem_stride: int = 4,
     dropout: float = 0.0,
+    divisor: int = 8,
     normalization: str | None = "batch",
     momentum: float = 0.999,
     epsilon: float = 1e-3,
@@ -69,7 +71,7 @@ def MobileNetV2(
     Args:
         input_shape: (height, width, channels), sizes from 32 or None; by default (224, 224, 3), and without top
             (None, None, 3). Any number of channels.
-        alpha: width multiplier, > 0. Widths are rounded to multiples of 8; the last convolution has 1280 filters,
+        alpha: width multiplier, > 0. Widths are rounded to multiples of `divisor`; the last convolution has 1280,
             more only for `alpha` > 1.
         include_top: whether with pooling and classifier.
         weights: None for random ones, "imagenet" for those of keras.applications, or a path: a legacy `.h5`, a
@@ -84,6 +86,7 @@ def MobileNetV2(
         stem_stride: how much the first convolution and the first strided block halve: 4 as published, 2 for images
             of about 64x64, 1 for 32x32. The weights are the same.
         dropout: rate before the classifier, in [0, 1).
+        divisor: widths are multiples of it; 1 in the published segmentation networks of `alpha` < 1.
         normalization: "batch", or None for convolutions with a bias instead.
         momentum: of the batch normalization.
         epsilon: of the batch normalization.
@@ -112,23 +115,23 @@ def MobileNetV2(
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=include_top)
     size = image.shape[1]
     if weights == "imagenet":
-        common.check_published(normalization=(normalization, "batch"))
+        common.check_published(normalization=(normalization, "batch"), divisor=(divisor, 8))
         size = pretrained.published_size("MobileNetV2", alpha, image)
         weights = pretrained.pretrained_path("MobileNetV2", alpha, size, include_top=include_top)
     settings = {"normalization": normalization, "momentum": momentum, "epsilon": epsilon}
     steps = common.strides_and_dilations(STRIDES, output_stride=output_stride, stem_stride=stem_stride)
-    x = _trunk(image, alpha, steps, settings)
+    x = _trunk(image, partial(make_divisible, divisor=divisor), alpha, steps, settings)
     x = _top(x, classes, dropout, classifier_activation) if include_top else common.pool(x, pooling)
     return common.finish(x, image, name=name or f"mobilenetv2_{alpha:0.2f}_{size}", weights=weights)
 
 
-def _trunk(x: Any, alpha: float, steps: list[tuple[int, int]], settings: dict[str, Any]) -> Any:
+def _trunk(x: Any, width: Any, alpha: float, steps: list[tuple[int, int]], settings: dict[str, Any]) -> Any:
     (stem_strides, _), *steps = steps
     stem = {"name": "Conv1", "bn_name": "bn_Conv1", "activation": "relu6", **settings}
-    x = common.convolution(x, make_divisible(STEM_FILTERS * alpha), 3, strides=stem_strides, **stem)
+    x = common.convolution(x, width(STEM_FILTERS * alpha), 3, strides=stem_strides, **stem)
     for index, ((row, stride), (strides, dilation_rate)) in enumerate(zip(BLOCKS, steps, strict=True)):
         x = InvertedResidual(
-            make_divisible(max(1, int(row.filters * alpha))),
+            width(max(1, int(row.filters * alpha))),
             expansion=row.expansion if row.expansion > 1 else None,
             strides=strides,
             dilation_rate=dilation_rate,
@@ -138,7 +141,7 @@ def _trunk(x: Any, alpha: float, steps: list[tuple[int, int]], settings: dict[st
             name=f"block_{index}" if index else "expanded_conv",
         )(x)
     last = {"name": "Conv_1", "activation_prefix": "out", "activation": "relu6", **settings}
-    return common.convolution(x, make_divisible(LAST_FILTERS * max(alpha, 1.0)), 1, **last)
+    return common.convolution(x, width(LAST_FILTERS * max(alpha, 1.0)), 1, **last)
 
 
 def _top(x: Any, classes: int, dropout: float, activation: Activation) -> Any:

@@ -25,8 +25,10 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
     The file may be any converter's, uint8 or int8, with scales per tensor or per channel: it is matched by what it
     computes. So a clamp may be written down or implied by a range, hard-swish one operation or several, with its sixth
     in the kernels behind it or not, the classifier dense or a convolution. It may hold a classifier (MobileNet,
-    MobileNetV2, MobileNetV3Small and MobileNetV3Large, minimalistic too, of any width) or the `SSD300` of one, with or
-    without postprocessing, whose answers `tasks.Detection` decodes.
+    MobileNetV2, MobileNetV3Small and MobileNetV3Large, minimalistic too, of any width), the `SSD300` of one, with or
+    without postprocessing, whose answers `tasks.Detection` decodes, or the `DeepLabV3` of one. Where that resizes its
+    answers corner on corner, the model gives them as they are before: `tasks.Segmentation(classes, corners=True)`
+    resizes them likewise.
 
     The model takes images in [-1, 1], whatever scale the file had for its pixels.
 

@@ -51,6 +51,7 @@ _KINDS: dict[type, str] = {
     keras.layers.Add: "addition",
     keras.layers.Multiply: "product",
     keras.layers.Concatenate: "concatenation",
+    keras.layers.UpSampling2D: "resize",
     keras.layers.Softmax: "softmax",
     keras.layers.Activation: "sigmoid",  # all others are layers of their own
     HardSigmoid: "hard_sigmoid",
@@ -108,8 +109,19 @@ def _candidates(steps: list[Step]) -> Iterator[tuple[str, dict[str, Any]]]:
     if trunk.builder.startswith("MobileNetV3"):
         swishes = any(step.kind == "hard_swish" for step in steps)
         options |= {"minimalistic": not swishes, "include_preprocessing": False}
+    heads: list[dict[str, Any]] = [{}]
+    if _is_map(steps):  # which looks at the last map or at the last block's; of V2 < 1 no width was rounded
+        rounded: list[dict[str, Any]] = [{}, {"divisor": 1}] if trunk.builder == "MobileNetV2" else [{}]
+        heads = [{"neck": neck, **one} for neck in (False, True) for one in rounded]
     for alpha in alphas:
-        yield trunk.builder, {"alpha": alpha, **options}
+        for head in heads:
+            yield trunk.builder, {"alpha": alpha, **options, **head}
+
+
+def _is_map(steps: list[Step]) -> bool:
+    """Whether the answers are for pixels: nothing is done with what is joined but convolutions."""
+    ends = {step.kind for step in steps}
+    return "concatenation" in ends and not ends & {"sigmoid", "softmax"}
 
 
 def _reads(step: Step, wanted: Step) -> bool:
@@ -128,10 +140,25 @@ def _build(builder: str, steps: list[Step], shape: tuple[int, ...], options: dic
         background = "softmax" in ends
         head: dict[str, Any] = {"classes": slots - background, "background": background, "backbone_weights": None}
         return applications.SSD300(builder, shape, **head, **options)
+    if _is_map(steps):
+        return applications.DeepLabV3(builder, shape, **_deeplab(steps), **{"output_stride": 32, **options})
     activation = next((kind for kind in ("softmax", "sigmoid") if kind in ends), None)
     classes = kernels(steps)[-1].shape[-1]
     top = {"classes": classes, "classifier_activation": activation, "weights": None}
     return getattr(applications, builder)(shape, **top, **options)
+
+
+def _deeplab(steps: list[Step]) -> dict[str, Any]:
+    """Options of the head by what is behind the concatenation, and how many branches it joins."""
+    place = next(number for number, step in enumerate(steps) if step.kind == "concatenation")
+    behind = kernels(steps[place:])
+    return {
+        "classes": behind[-1].shape[-1],
+        "filters": behind[0].shape[-1],
+        "aspp": len(steps[place].sources) > 2,
+        "resize": steps[-1].kind == "resize",
+        "backbone_weights": None,
+    }
 
 
 def _strides(last: Step, steps: list[Step]) -> dict[str, int]:

@@ -17,7 +17,6 @@ SIMPLE = {
     "LOGISTIC": "sigmoid",
     "SOFTMAX": "softmax",
     "CONCATENATION": "concatenation",
-    "RESIZE_BILINEAR": "resize",
 }
 LINEAR = ("addition", "mean", "concatenation", "resize")  # what is n times as large as its sources are
 TRUE_SIZE = ("hard_sigmoid", "hard_swish", "softmax", "sigmoid")
@@ -90,6 +89,7 @@ class _Reader:
             "RELU": self._clamp,
             "RELU6": self._clamp,
             "PAD": self._pad,
+            "RESIZE_BILINEAR": self._resize,
             "MEAN": self._mean,
             "AVERAGE_POOL_2D": self._mean,
         }
@@ -166,6 +166,14 @@ class _Reader:
             raise Foreign(f"operation {operator.index}, {operator.name}, clamps what is clamped already or an image")
         source.activation, source.tensor = operator.name, self.graph.results(operator)[0]
         self._same(operator)
+
+    def _resize(self, operator: Operator) -> None:
+        """What lays corners on corners is done with answers, as DeepLab's files do it, and no part of the network."""
+        source, result = self.graph.operand(operator, 0).shape, self.graph.results(operator)[0].shape
+        if source == result or (operator.options.get("align_corners") and source[1:3] != (1, 1)):
+            self._same(operator)
+        else:
+            self._add(operator, "resize")
 
     def _mean(self, operator: Operator) -> None:
         shape, result = self.graph.operand(operator, 0).shape, self.graph.results(operator)[0]

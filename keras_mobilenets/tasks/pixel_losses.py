@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mobilenets.tasks.segmentation import bilinear
+
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class PixelCrossentropy(keras.losses.Loss):
@@ -19,6 +21,7 @@ class PixelCrossentropy(keras.losses.Loss):
         ignore: label of pixels that are neither right nor wrong.
         class_weights: one for each class; None weighs all alike.
         label_smoothing: in [0, 1).
+        corners: how logits that are smaller than the labels are resized, see `tasks.Segmentation`.
         **kwargs: of `keras.losses.Loss`.
     """
 
@@ -27,12 +30,14 @@ class PixelCrossentropy(keras.losses.Loss):
         ignore: int = 255,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
+        corners: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**{"name": "pixel_crossentropy", **kwargs})
         self.ignore = ignore
         self.class_weights = None if class_weights is None else [float(one) for one in class_weights]
         self.label_smoothing = label_smoothing
+        self.corners = corners
 
     def call(self, y_true, y_pred):
         labelled = ops.not_equal(y_true, self.ignore)
@@ -40,7 +45,7 @@ class PixelCrossentropy(keras.losses.Loss):
         weights = ops.cast(labelled, "float32")
         if self.class_weights is not None:
             weights = weights * ops.take(ops.convert_to_tensor(self.class_weights, "float32"), labels)
-        logits = ops.log_softmax(ops.cast(y_pred, "float32"), -1)
+        logits = ops.log_softmax(as_large(y_pred, y_true, self.corners), -1)
         loss = -ops.squeeze(ops.take_along_axis(logits, labels[..., None], -1), -1)
         if self.label_smoothing:
             loss = (1 - self.label_smoothing) * loss - self.label_smoothing * ops.mean(logits, -1)
@@ -49,10 +54,34 @@ class PixelCrossentropy(keras.losses.Loss):
         return ops.sum(loss * weights, (1, 2)) * pictures / ops.maximum(ops.sum(weights), 1e-6)
 
     def get_config(self) -> dict[str, Any]:
-        own = ("ignore", "class_weights", "label_smoothing")
+        own = ("ignore", "class_weights", "label_smoothing", "corners")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
-def mean_iou(classes: int, ignore: int) -> keras.metrics.Metric:
-    """The mean intersection over union of a batch's logits, as `Segmentation.score` counts it."""
-    return keras.metrics.MeanIoU(classes, name="mIoU", ignore_class=ignore, sparse_y_pred=False)
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class PixelIoU(keras.metrics.MeanIoU):
+    """The mean intersection over union of logits, as `tasks.Segmentation.score` counts it.
+
+    Args:
+        num_classes: of the logits.
+        ignore: label of pixels that are neither right nor wrong.
+        corners: how logits that are smaller than the labels are resized, see `tasks.Segmentation`.
+        name, dtype: of the metric.
+    """
+
+    def __init__(self, num_classes: int, ignore: int = 255, corners: bool = False, name: Any = None, dtype: Any = None):
+        super().__init__(num_classes, name=name, dtype=dtype, ignore_class=ignore, sparse_y_pred=False)
+        self.ignore = ignore
+        self.corners = corners
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(y_true, as_large(y_pred, y_true, self.corners), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        own = ("num_classes", "ignore", "corners", "name", "dtype")
+        return {name: getattr(self, name) for name in own}
+
+
+def as_large(logits: Any, labels: Any, corners: bool) -> Any:
+    """Logits at the size of the labels, float32."""
+    return bilinear(ops.cast(logits, "float32"), labels.shape[1:3], corners=corners, take=ops.take)

@@ -33,8 +33,10 @@ class Segmentation:
         filters: of the head; None leaves it to the head.
         class_weights: one for each class, by which its pixels count in the loss; None weighs all alike.
         ignore: label of pixels that are neither right nor wrong.
-        outputs: the name of the one output: logits (batch, height, width, classes), or the class numbers themselves
-            (batch, height, width).
+        corners: whether answers that are smaller than the image are resized corner on corner, as DeepLab's of 33 x 33
+            for 513 x 513 are; else pixels cover as much of the image as they did.
+        outputs: the name of the one output: logits (batch, height, width, classes), of the image's size or smaller, or
+            the class numbers themselves (batch, height, width).
 
     Raises:
         ValueError: an argument is out of its range.
@@ -53,6 +55,7 @@ class Segmentation:
     filters: int | None = None
     class_weights: tuple[float, ...] | None = None
     ignore: int = IGNORE
+    corners: bool = False
     outputs: tuple[str, ...] = ("mask",)
     name = "segmentation"
     headline = "mIoU"
@@ -84,10 +87,13 @@ class Segmentation:
         return {"output_stride": self.output_stride}
 
     def head(self, maps: Any) -> Any:
+        from keras_mobilenets.applications.deeplab import deeplab_head
         from keras_mobilenets.applications.lraspp import lraspp_head
 
-        options = {} if self.filters is None else {"filters": self.filters}
-        return {self.outputs[0]: lraspp_head(maps, classes=self.classes, **options)["mask"]}
+        options: dict[str, Any] = {} if self.filters is None else {"filters": self.filters}
+        if self.decoder == "lraspp":
+            return lraspp_head(maps, classes=self.classes, **options)
+        return deeplab_head(maps, classes=self.classes, aspp=self.decoder == "deeplab_aspp", **options)
 
     def encode(self, targets: Any) -> Any:
         return {self.outputs[0]: targets}
@@ -96,8 +102,8 @@ class Segmentation:
         from keras_mobilenets.tasks import pixel_losses
 
         smoothing = getattr(recipe, "label_smoothing", 0.0)
-        loss = pixel_losses.PixelCrossentropy(self.ignore, self.class_weights, smoothing)
-        metric = pixel_losses.mean_iou(self.classes, self.ignore)
+        loss = pixel_losses.PixelCrossentropy(self.ignore, self.class_weights, smoothing, self.corners)
+        metric = pixel_losses.PixelIoU(self.classes, ignore=self.ignore, corners=self.corners, name=self.headline)
         return {"loss": {self.outputs[0]: loss}, "metrics": {self.outputs[0]: [metric]}}
 
     def decode(self, outputs: Any, image_size: tuple[int, int] | None = None) -> np.ndarray:
@@ -105,7 +111,8 @@ class Segmentation:
         values = named(outputs, self.outputs)[self.outputs[0]]
         if values.ndim == 3 or values.shape[-1] != self.classes:  # numbers already
             return _nearest(values.reshape(values.shape[:3]), image_size or values.shape[1:3]).astype(np.uint8)
-        return _bilinear(values.astype(np.float32), image_size or values.shape[1:3]).argmax(-1).astype(np.uint8)
+        size = image_size or values.shape[1:3]
+        return bilinear(values.astype(np.float32), size, corners=self.corners).argmax(-1).astype(np.uint8)
 
     def hits(self, answers: Answers, truth: Answers) -> np.ndarray:
         """The mean intersection over union of the classes that are in an image or are seen there; 1 without any."""
@@ -215,16 +222,26 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _bilinear(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """(batch, height, width, channels) in another size, pixel centers on pixel centers, as the networks' resizes."""
+def bilinear(values: Any, size: Sequence[int], *, corners: bool, take: Any = np.take) -> Any:
+    """(batch, height, width, channels) in another size, float32.
+
+    Args:
+        values: an array, or with `keras.ops.take` a tensor.
+        size: (height, width).
+        corners: whether the outer pixels' centers stay where they are, else the outer edges.
+        take: of the same library as the values.
+    """
     for axis, wanted in zip((1, 2), size, strict=True):
         given = values.shape[axis]
         if given == wanted:
             continue
-        places = np.clip((np.arange(wanted) + 0.5) * (given / wanted) - 0.5, 0, given - 1)
-        low = np.floor(places).astype(int)
-        share = (places - low).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(4)])
-        first, second = (np.take(values, index, axis) for index in (low, np.minimum(low + 1, given - 1)))
+        places = (np.arange(wanted) + 0.5) * (given / wanted) - 0.5
+        if corners:
+            places = np.arange(wanted) * ((given - 1) / max(wanted - 1, 1))
+        places = np.clip(places, 0, given - 1)
+        low = np.floor(places).astype("int32")
+        share = (places - low).astype("float32").reshape([-1 if one == axis else 1 for one in range(4)])
+        first, second = (take(values, index, axis) for index in (low, np.minimum(low + 1, given - 1)))
         values = first + share * (second - first)
     return values
 
