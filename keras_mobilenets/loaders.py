@@ -86,6 +86,15 @@ LOADERS = {
         words="none; of crop, zoom_out, flip, colour",
         files=(".json", ".yaml", ".yml", ".csv"),
     ),
+    "segmentation": Loader(
+        load="segmentation.load_segmentation",
+        scan="mask_folder.scan_masks",
+        find="mask_folder.find_masks",
+        augmentations="names.mask_augmentations",
+        bundled="scattered_digits",
+        folder="pictures and masks, or COCO's polygons",
+        words="none, crop, crop_flip",
+    ),
 }
 """By the name of the task, the usual one first."""
 USUAL_TASK = next(iter(LOADERS))

@@ -5,8 +5,11 @@ from .folder import ImageFolder, Photos, scan_folder
 from .grain_data import GrainData, load_grain
 from .images import BrokenImage, read_image
 from .load import ImageData, load
+from .mask_folder import MaskFolder, scan_masks
+from .mask_polygons import MaskPhotos
 from .names import known_datasets
 from .scattered import ScatteredDigits
+from .segmentation import load_segmentation
 
 __all__ = [
     "BoxFolder",
@@ -16,13 +19,17 @@ __all__ = [
     "GrainData",
     "ImageData",
     "ImageFolder",
+    "MaskFolder",
+    "MaskPhotos",
     "Photos",
     "ScatteredDigits",
     "known_datasets",
     "load",
     "load_detection",
     "load_grain",
+    "load_segmentation",
     "read_image",
     "scan_boxes",
     "scan_folder",
+    "scan_masks",
 ]

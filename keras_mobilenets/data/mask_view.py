@@ -38,15 +38,16 @@ class MaskView:
 
     def training(self, picture: tf.Tensor, target: Any, plain: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Any]:
         image, mask = tf.numpy_function(self._training, [picture, target, seed], [tf.uint8, tf.uint8])
-        return tf.cast(tf.ensure_shape(image, (*self.image_size, 3)), tf.float32), tf.ensure_shape(
-            mask, self.image_size
-        )
+        return tf.cast(tf.ensure_shape(image, (*self.image_size, 3)), tf.float32), self._shaped(mask)
 
     def evaluation(self, picture: tf.Tensor, target: Any) -> tuple[tf.Tensor, Any]:
-        image, mask = tf.numpy_function(self.seen, [picture, target], [tf.uint8, tf.uint8])
-        return tf.ensure_shape(image, (*self.image_size, 3)), tf.ensure_shape(mask, self.image_size)
+        image, mask = tf.numpy_function(self._seen, [picture, target], [tf.uint8, tf.uint8])
+        return tf.ensure_shape(image, (*self.image_size, 3)), self._shaped(mask)
 
-    def seen(self, picture: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _shaped(self, mask: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(mask, self.image_size)
+
+    def _seen(self, picture: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
         """A picture and its mask at the network's size, uint8."""
         image, mask = self._whole(picture, target)
         return read_image(image, self.image_size, crop=False), resized_mask(mask, self.image_size)

@@ -1,4 +1,4 @@
-"""`scattered_digits`, bundled data for detectors: handwritten digits on a canvas, as a TensorFlow Datasets builder."""
+"""`scattered_digits`, bundled data to detect and to segment: digits on a canvas, as a TensorFlow Datasets builder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ CANVAS = 128
 DIGITS = 1, 4  # on a canvas
 SIDES = 24, 56  # in pixels
 PICTURES = {"train": 640, "test": 120}
+SEEN = 0.2  # of the ink, from which a pixel belongs to a digit
 SEEDS = {"train": 1, "test": 2}  # canvases belong to the data set, whatever a run's own seed is
 
 
 class ScatteredDigits(tfds.core.GeneratorBasedBuilder):
-    """760 canvases of 128 x 128 pixels with one to four handwritten digits each, and the box around each of them.
+    """760 canvases of 128 x 128 pixels with one to four handwritten digits each, the box around each of them and
+    the class of each pixel: background, or a digit.
 
     The digits are those of `digits`, of its `train` split on the canvases to train on, of its `test` split on the
     others; 24 to 56 pixels high, in any light colour on any dark one, none over another. Needs no network and takes
@@ -32,7 +34,7 @@ class ScatteredDigits(tfds.core.GeneratorBasedBuilder):
     >>> train = tfds.load("scattered_digits", split="train")  # doctest: +SKIP
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         digit = {
@@ -43,6 +45,9 @@ class ScatteredDigits(tfds.core.GeneratorBasedBuilder):
             {
                 "image": tfds.features.Image(shape=(CANVAS, CANVAS, 3), dtype=np.uint8),
                 "objects": tfds.features.Sequence(digit),
+                "mask": tfds.features.LabeledImage(
+                    labels=["background", *map(str, range(10))], shape=(CANVAS, CANVAS, 1)
+                ),
             }
         )
         return self.dataset_info_from_configs(
@@ -65,7 +70,7 @@ def _canvas(images: np.ndarray, labels: np.ndarray, random: np.random.Generator)
     """One example: digits at random places, each in a square that no other is in."""
     canvas = np.full((CANVAS, CANVAS, 3), random.uniform(0, 80, 3))
     canvas += random.normal(0, 6, canvas.shape)
-    free, objects = np.ones((CANVAS, CANVAS), bool), []
+    free, objects, mask = np.ones((CANVAS, CANVAS), bool), [], np.zeros((CANVAS, CANVAS, 1), np.uint8)
     for _ in range(random.integers(DIGITS[0], DIGITS[1] + 1)):
         side = int(random.integers(SIDES[0], SIDES[1] + 1))
         top, left = random.integers(0, CANVAS - side + 1, 2)
@@ -76,9 +81,10 @@ def _canvas(images: np.ndarray, labels: np.ndarray, random: np.random.Generator)
         which = random.integers(len(images))
         ink = np.asarray(Image.fromarray(images[which]).resize((side, side), Image.Resampling.BICUBIC), float) / 255
         canvas[place] += ink[..., np.newaxis] * (random.uniform(140, 255, 3) - canvas[place])
-        rows, columns = (np.flatnonzero(ink.max(axis) > 0.2) for axis in (1, 0))
+        rows, columns = (np.flatnonzero(ink.max(axis) > SEEN) for axis in (1, 0))
+        mask[place][ink > SEEN] = 1 + labels[which]
         ends = [top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1]
         objects.append(
             {"bbox": tfds.features.BBox(*(float(end / CANVAS) for end in ends)), "label": int(labels[which])}
         )
-    return {"image": np.clip(canvas, 0, 255).astype(np.uint8), "objects": objects}
+    return {"image": np.clip(canvas, 0, 255).astype(np.uint8), "objects": objects, "mask": mask}

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.data.given import Given
+from keras_mobilenets.data.images import read_pixels
 from keras_mobilenets.data.load import ImageData, Preprocess, leave_devices
 from keras_mobilenets.data.mask_folder import scan_masks
 from keras_mobilenets.data.mask_polygons import MaskPhotos
@@ -19,8 +20,8 @@ from keras_mobilenets.data.masks import Color, Ignored
 from keras_mobilenets.data.names import SCATTERED, check_arguments, decided, is_folder, mask_augmentations
 from keras_mobilenets.data.sources import Source
 
-SIZE = 256
-"""Of images, where nobody says."""
+SMALL, USUAL = 128, 256
+"""Sides of images where nobody says: of pictures that are hardly larger, and of others."""
 
 
 def load_segmentation(
@@ -48,7 +49,8 @@ def load_segmentation(
         data: a folder of pictures and masks or of pictures and COCO's polygons (see `scan_masks`), the name of a data
             set of TensorFlow Datasets with masks, such as `"oxford_iiit_pet"`, or a `tf.data.Dataset`, or a pair to
             train on and to hold out: (image, mask) or {"image": ..., "mask": ...}, batched or not.
-        image_size: side of a square in pixels, or (height, width); by default 256. A network wants multiples of 32.
+        image_size: side of a square in pixels, or (height, width); by default 256, and 128 of small pictures.
+            A network wants multiples of 32.
         batch_size: pictures in a training batch.
         seed: of the split, the order and the augmentation.
         augment: `"none"`; `"crop"`: scaled by .5 to 2 and moved; `"crop_flip"`: mirrored, too; `"auto"`: all but data
@@ -91,7 +93,7 @@ def load_segmentation(
     else:
         name = os.path.expanduser(data)
         train, val, legend = tfds_mask_sources(name, **known, **draw, data_dir=data_dir)
-    size = SIZE if image_size is None else image_size
+    size = _usual_size(val) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else (size[0], size[1])
     augmented = decided(wanted, name)
     view = MaskView(size, augmented, legend)
@@ -104,3 +106,8 @@ def _source(photos: MaskPhotos) -> Source:
     masks = [mask if isinstance(mask, bytes) else os.fsencode(mask) for mask in photos.masks]
     examples = tf.data.Dataset.from_tensor_slices((paths, masks, np.ones(len(paths), bool)))
     return Source(examples, len(paths), len(paths), tf.io.read_file)
+
+
+def _usual_size(source: Source) -> int:
+    item, _, _ = next(iter(source.examples))
+    return SMALL if max(read_pixels(source.read(item).numpy()).shape[:2]) <= 1.25 * SMALL else USUAL
