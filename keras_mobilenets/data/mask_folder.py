@@ -37,7 +37,7 @@ ADDED = re.compile(
 )
 OTHER_MASKS = re.compile(r".*[_-](color|instanceids)", re.IGNORECASE)  # of Cityscapes: of something else
 CLASSES_FILES, COLORS_FILES = ("labels.txt", "classes.txt"), ("class_dict.csv", "label_colors.txt")
-COLOR_LINE = re.compile(r"\D*?\b(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})\b\W*")
+COLOR_LINE = re.compile(r"\b(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})\b")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
 
@@ -272,7 +272,7 @@ def _named_in(root: Path) -> tuple[list[str] | None, dict[str, Color] | None]:
             colors = {}
             for line in file.read_text().splitlines():
                 if match := COLOR_LINE.search(line):
-                    name = (line[: match.start()] + COLOR_LINE.sub("", line[match.start() :])).strip(' ,;\t"')
+                    name = COLOR_LINE.sub("", line).strip(' ,;\t"')
                     colors[name] = (int(match[1]), int(match[2]), int(match[3]))
             return None, colors
     for file in (root / name for name in CLASSES_FILES):
