@@ -1,3 +1,4 @@
+from .building import build_model as build_model
 from .checkpoint import Checkpoint as Checkpoint
 from .classifier import build_classifier as build_classifier
 from .compiling import compile_model as compile_model

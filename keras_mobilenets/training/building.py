@@ -29,7 +29,26 @@ def build_model(
     momentum: float | None = None,
     stem_stride: int | None = None,
 ) -> keras.Model:
-    """Builds a MobileNet for a task: its trunk with the task's head. Arguments as of `build_classifier`."""
+    """Builds a MobileNet for a task: the trunk that the task asks for, with its head.
+
+    Args:
+        builder: its name, one of `applications.variants.BUILDERS`.
+        task: what it is for, see `keras_mobilenets.tasks`.
+        image_size, alpha, weights, momentum, stem_stride: see `build_classifier`.
+
+    Returns:
+        A functional model: (batch, height, width, 3) pixels in [0, 255] to the task's outputs.
+
+    Raises:
+        ValueError: an argument is out of its range, or the weights do not fit.
+
+    Example:
+
+    >>> from keras_mobilenets.tasks import Detection
+    >>> task = Detection(3, image_size=(96, 96), alpha=0.35)
+    >>> build_model("MobileNetV2", task, image_size=96, alpha=0.35).output["scores"].shape
+    (None, 204, 3)
+    """
     scales_pixels = FAMILIES[check_builder(builder)].scales_pixels
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if stem_stride is None:
