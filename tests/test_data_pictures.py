@@ -78,6 +78,15 @@ def test_pictures_without_numbers_are_named(tmp_path):
         read_image(tmp_path / "nan.tif", 8)
 
 
+def test_pictures_that_are_programs_are_not_run(tmp_path):
+    """PostScript, which Pillow hands to Ghostscript where that is installed."""
+    file = tmp_path / "picture.jpg"
+    Image.fromarray(PIXELS).save(file, "EPS")
+    for read in (read_pixels, check_image):
+        with pytest.raises(BrokenImage, match="not a picture in a known format"):
+            read(file)
+
+
 def test_what_is_transparent_shows_white():
     clear = np.zeros((20, 30, 1), np.uint8)
     grey = Image.fromarray(GREY).convert("LA")

@@ -26,6 +26,8 @@ GREY = np.array([[0.299], [0.587], [0.114]], np.float32)  # of red, green and bl
 # How Pillow unpacks colours of 16 bits, of which it keeps the upper 8; and how, so that it keeps the lower ones.
 LOWER = {f"{kind};16{one}": f"{kind};16{other}" for kind in ("RGB", "RGBA") for one, other in ("BL", "LB", "NB")}
 
+PROGRAMS = ("EPS",)  # formats that are programs, which Pillow lets Ghostscript run
+
 Picture = str | os.PathLike[str] | bytes | np.ndarray
 
 
@@ -91,7 +93,7 @@ def check_image(path: str | os.PathLike[str]) -> bool:
     Raises:
         BrokenImage: the file is cut short, is not a picture or cannot be read.
     """
-    with _named_errors(path), Image.open(path) as image:
+    with _named_errors(path), _opened(path) as image:
         # TensorFlow ignores the orientation, drops alpha, and keeps the upper of 16 bits.
         plain = image.mode in ("RGB", "L") and not image.has_transparency_data and _lower_bits(image) is None
         upright = image.getexif().get(0x0112, 1) == 1  # a PNG is loaded for it
@@ -170,7 +172,11 @@ def _from_file(source: str | os.PathLike[str] | bytes) -> Image.Image:
 
 
 def _opened(source: str | os.PathLike[str] | bytes) -> ImageFile.ImageFile:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if opened.format in PROGRAMS:
+        opened.close()
+        raise Image.UnidentifiedImageError
+    return opened
 
 
 def _lower_bits(opened: ImageFile.ImageFile) -> Any:

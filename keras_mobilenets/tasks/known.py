@@ -46,7 +46,7 @@ def task_of(model: Any) -> Task | None:
         return _detector(form)
     shapes, ending = list(form.outputs.values()), form.endings[0] if form.endings else None
     if tuple(form.outputs) == Segmentation.outputs and len(shapes[0]) == 4 and (shapes[0][-1] or 0) > 1:
-        return Segmentation(int(shapes[0][-1]))
+        return Segmentation(int(shapes[0][-1] or 0))
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None or (shapes[0][-1] == 1 and ending != "sigmoid"):
         return None
     if tuple(form.outputs) == Embedding.outputs:
