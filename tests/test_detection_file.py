@@ -1,5 +1,7 @@
 """A detector's file: boxes chosen inside, or what decodes them in the metadata; both answer as the task does."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from export_models import images, living
 from keras_mobilenets import SSD300, SSDLite
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
-from keras_mobilenets.tasks import Detection
+from keras_mobilenets.tasks import Detection, task_of
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
 from keras_mobilenets.tflite.edit.answers import POSTPROCESS, RESULTS, add_argmax
 from keras_mobilenets.tflite.edit.slim import pack
@@ -68,6 +70,10 @@ def test_metadata_say_what_mediapipe_asks_for(detector, files):
     assert [one.labels for one in chosen.outputs] == [(), tuple(LABELS), (), ()] and raw.labels == LABELS
     assert not chosen.task_options
     np.testing.assert_array_equal(read_detector_anchors(raw.task_options[DETECTOR]), task.anchors_of_image())
+    # What a file is for is found in it: all that its answers need.
+    assert task_of(chosen) == dataclasses.replace(task, alpha=1.0, lite=True)
+    answers = [task_of(one).decode(TFLiteModel(one).predict(PIXELS)) for one in (chosen, raw)]
+    assert task.agreement(*answers).tolist() == [1.0] * len(PIXELS)
     assert raw.graph.tensors[raw.graph.outputs[1]].shape[-1] == 3  # no background, which nobody there would skip
 
 

@@ -25,6 +25,7 @@ class Anchors:
         aspect_ratios: of each map, the width over the height of each anchor of a pixel.
         scales: likewise, the geometric mean of its height and width.
         longest: what heights and widths are cut to; None for not at all.
+        rows: all anchors of an image themselves, as (y, x, height, width), where a file has them.
 
     Reference:
         SSD, arXiv:1512.02325, section 2.2.
@@ -38,6 +39,7 @@ class Anchors:
     aspect_ratios: tuple[tuple[float, ...], ...]
     scales: tuple[tuple[float, ...], ...]
     longest: float | None = None
+    rows: tuple[tuple[float, ...], ...] = ()
 
     @property
     def per_pixel(self) -> tuple[int, ...]:
@@ -48,6 +50,8 @@ class Anchors:
         """All anchors of maps of (height, width), row by row: (anchors, 4) as (y, x, height, width), float32."""
         if len(map_sizes) != len(self.scales):
             raise ValueError(f"`map_sizes` must have {len(self.scales)} entries. Received: {list(map_sizes)}")
+        if self.rows:
+            return np.array(self.rows, np.float32)
         found = []
         for (rows, columns), ratios, scales in zip(map_sizes, self.aspect_ratios, self.scales, strict=True):
             y, x = np.mgrid[:rows, :columns] + 0.5

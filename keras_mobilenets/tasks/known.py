@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from keras_mobilenets.tasks.boxes import ssd_anchors, torchvision_anchors
 from keras_mobilenets.tasks.classification import Classification
 from keras_mobilenets.tasks.detection import Detection
+from keras_mobilenets.tasks.detector_files import detector_of_file
 from keras_mobilenets.tasks.embedding import Embedding
 from keras_mobilenets.tasks.segmentation import Segmentation
 from keras_mobilenets.tasks.task import Task
@@ -41,6 +42,8 @@ def task_of(model: Any) -> Task | None:
     >>> task_of(MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=5)).activation
     'softmax'
     """
+    if isinstance(model, TFLiteFile) and (detector := detector_of_file(model)) is not None:
+        return detector
     form = _file_form(model) if isinstance(model, TFLiteFile) else _keras_form(model)
     if form.scores or set(form.outputs) == set(Detection.outputs):
         return _detector(form)
