@@ -9,6 +9,7 @@ import keras
 
 from keras_mobilenets.integer.building import Builder
 from keras_mobilenets.integer.layer import KERNELS
+from keras_mobilenets.tflite.edit.answers import without_choice
 from keras_mobilenets.tflite.edit.pixels import with_plain_border
 from keras_mobilenets.tflite.file import Graph, read_tflite
 
@@ -31,7 +32,8 @@ def integer_model(
 
     Returns:
         A model from the file's integers (batch, height, width, channels), for instance raw uint8 pixels, to the
-        file's output integers. Each operation is a layer named by its place: `op_12`.
+        file's output integers; of a file that chooses boxes itself, to the encoded boxes and scores that it chooses
+        from. Each operation is a layer named by its place: `op_12`.
 
     Raises:
         ValueError: the file is not full-integer, or has an operation that this model has no arithmetic for.
@@ -49,7 +51,7 @@ def integer_model(
 
 def _graph_of(source: Any) -> Graph:
     if not isinstance(source, keras.Model):
-        return with_plain_border(read_tflite(source).graph)
+        return with_plain_border(without_choice(read_tflite(source).graph))
     if not hasattr(source, "integer_graph"):
         raise ValueError("`source` must be a quantized model (see `quantize_model`) or a .tflite file.")
     return source.integer_graph()

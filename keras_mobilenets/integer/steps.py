@@ -19,7 +19,7 @@ from keras_mobilenets.integer.arithmetic import (
 from keras_mobilenets.integer.convolution import IntegerConvolution, split_channels
 from keras_mobilenets.integer.layer import EXACT, Quantization
 from keras_mobilenets.integer.moving import IntegerMove
-from keras_mobilenets.integer.tables import FUNCTIONS, IntegerTable
+from keras_mobilenets.integer.tables import FUNCTIONS, IntegerConcatenation, IntegerTable
 from keras_mobilenets.integer.windows import IntegerAveragePool, IntegerMaxPool, IntegerResize
 from keras_mobilenets.tflite.file import Operator, Tensor
 
@@ -312,6 +312,9 @@ def concatenation(place: Place) -> Step:
     axis = place.options["axis"] % len(place.results[0].shape)
     if axis == 0:
         raise place.error("joins batches")
+    result = place.results[0]
+    if result.dtype == "uint8" and {quantization_of(one) for one in place.operands} != {quantization_of(result)}:
+        return place.step(IntegerConcatenation, place.operands, axis=axis, target_shape=list(result.shape[1:]))
     return place.move("concatenate", place.operands, axis=axis)
 
 

@@ -51,6 +51,43 @@ class IntegerTable(IntegerOperation):
         return keras.KerasTensor(inputs.shape, dtype="float32")
 
 
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class IntegerConcatenation(IntegerOperation):
+    """Parts on several grids, which the runtime rounds to one as it joins them.
+
+    Args:
+        axis: along which.
+        target_shape: of the output, without the batch.
+        **kwargs: of `IntegerOperation`.
+    """
+
+    arguments = ("axis", "target_shape")
+
+    def numbers(self):
+        result, found = self.output_quantization, {}
+        for place, source in enumerate(self.inputs_quantization):
+            first, last = source.limits
+            stored = np.float32(np.arange(first, last + 1) + source.zero_point)
+            scale = np.float32(source.scale) * (np.float32(1) / np.float32(result.scale))
+            real = stored * scale + np.float32(-source.zero_point) * scale
+            table = np.trunc(real + np.copysign(np.float32(0.5), real))  # half away from 0
+            same = source == result
+            found[f"table_{place}"] = np.float32(np.arange(first, last + 1) if same else table.clip(*result.limits))
+            found[f"first_{place}"] = np.int64(first)
+        return found
+
+    def call(self, inputs):
+        number = self.number
+        parts = [
+            ops.take(number[f"table_{place}"], ops.cast(part, "int32") - number[f"first_{place}"])
+            for place, part in enumerate(inputs)
+        ]
+        return ops.concatenate(parts, axis=self.axis)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((inputs[0].shape[0], *self.target_shape), dtype="float32")
+
+
 def _rounded(
     function: Callable[[Any], Any], values: np.ndarray, source: Quantization, result: Quantization, reference: bool
 ) -> np.ndarray:
