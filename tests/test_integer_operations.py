@@ -147,6 +147,12 @@ def concatenation(rng):
     return "CONCATENATION", parts, [tensor((1, 5, 4, 12), *grid)], {"axis": 3}
 
 
+def regridded(rng):
+    """Parts on several grids, which the runtime joins in uint8 only."""
+    first, *others = (tensor((1, 5, 4, 3), one, int(rng.integers(0, 256)), "uint8") for one in scales(rng, 4))
+    return "CONCATENATION", others, [{**first, "shape": (1, 5, 4, 9)}], {"axis": 3}
+
+
 def prelu(rng):
     size, (first, second, third) = shape(rng), scales(rng, 3)
     slopes = tensor((1, 1, size[-1]), second, zero(rng), data=rng.integers(-128, 128, size[-1]))
@@ -182,6 +188,7 @@ CASES = {
     "maximum": binary("MAXIMUM", same=True),
     "minimum": binary("MINIMUM", same=True),
     "concatenation": concatenation,
+    "concatenation-uint8": regridded,
     **{
         f"resize_bilinear-{factor}-{corners:d}{half:d}": resize("RESIZE_BILINEAR", factor, corners, half)
         for factor in (2, 4, 8, None)
