@@ -235,7 +235,7 @@ FAMILY = (64, 64, 3)  # at 32 the last maps are of one pixel, and the converter 
     ],
     ids=["v1", "v2", "v3_small"],
 )
-def test_every_operation_of_a_family_is_found_in_its_file(build):
+def test_every_operation_of_a_family_is_found_in_its_file(build, tmp_path):
     model, data = build(), images(8, FAMILY)
     data = (data + 1) * 127.5 if "v3" in model.name.lower() else data
     for norm in km.inline(model).layers:
@@ -245,7 +245,17 @@ def test_every_operation_of_a_family_is_found_in_its_file(build):
     quantized = quantize_model(model)
     calibrate(quantized, data)
     content = convert(deployable(quantized), Signature.of(quantized), scheme="int8", input_dtype="uint8")
+    km.export_tflite(quantized, tmp_path / "told.tflite", verify=data, verbose=False)
     of_file, of_model = FileSimulation(model, content, data), Simulation(quantized)
+    told = FileSimulation(model, (tmp_path / "told.tflite").read_bytes(), data)  # by what the file says
+    assert {site.name: told.factors[site] for site in told.tensors} == {
+        site.name: of_file.factors[site] for site in of_file.tensors
+    }
+    for made, found in ((of_file, "by likeness"), (told, "by origin")):
+        check_simulation(made, of_model, found)
+
+
+def check_simulation(of_file, of_model, found_by):
     assert of_file.missing == () and len(of_file.sites) == len(of_model.sites)
     for found, site in zip(of_file.sites, of_model.sites, strict=True):
         assert found.name == site.name
@@ -255,7 +265,33 @@ def test_every_operation_of_a_family_is_found_in_its_file(build):
             assert grid.low == pytest.approx(expected.low, abs=grid.step), site.name  # the zero point is an integer
         if site.kernel is not None:
             ((_, kernel),), ((_, expected),) = of_file.kernels[found.kernel], of_model.kernels[site.kernel]
-            np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-6, err_msg=site.name)
+            np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-6, err_msg=f"{site.name} {found_by}")
+
+
+def test_a_file_says_where_its_operations_are(tmp_path):
+    """Of kernels that are alike, layers called as others with a number, transposed convolutions, several inputs."""
+    image, row = keras.Input(SHAPE, name="image"), keras.Input((4,), name="row")
+    a = L.Conv2D(4, 3, activation="relu", kernel_initializer="ones", name="conv")(image)
+    b = L.Conv2D(4, 3, activation="relu", kernel_initializer=keras.initializers.Constant(2.0), name="conv_1")(image)
+    up = L.LeakyReLU(name="leaky")(L.Conv2DTranspose(4, 3, strides=2, name="up")(L.Add(name="sum")([a, b])))
+    row_maps = L.Dense(4, name="dense")(row)
+    mean = L.GlobalAveragePooling2D(name="mean")(up)
+    model = keras.Model(
+        {"image": image, "row": row}, L.Dense(2, name="out")(L.Concatenate(name="both")([mean, row_maps]))
+    )
+    data = {"image": images(4), "row": np.random.default_rng(0).normal(size=(4, 4)).astype("float32")}
+    quantized = quantize_model(model)
+    calibrate(quantized, data)
+    km.export_tflite(quantized, tmp_path / "m.tflite", verify=data, verbose=False)
+    found = FileSimulation(model, (tmp_path / "m.tflite").read_bytes(), data)
+    assert {site.name for site in found.tensors} == {site.name for site in found.sites} - {"image"}
+    assert {node.name for node in found.kernels} == {"conv", "conv_1", "up", "dense", "out"}
+    of_model, of_file = Simulation(quantized).measure(data)[1], found.measure(data)[1]
+    values = {site.name: value for site, value in of_model.items()}
+    for site, value in of_file.items():
+        step = found.grids[site.quantizer].step
+        # Roundings to the other side; each layer adds one step of its own at most.
+        np.testing.assert_allclose(value, values[site.name].reshape(value.shape), atol=3.01 * step, err_msg=site.name)
 
 
 def test_kernels_of_one_scale_are_told_to_get_one_for_each_channel():

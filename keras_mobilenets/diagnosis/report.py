@@ -237,7 +237,7 @@ def quantization_report(
 
 def _simulation(model: keras.Model, quantized: Any, images: Any) -> Simulation:
     if isinstance(quantized, str | os.PathLike | bytes):
-        return FileSimulation(model, read_bytes(quantized), keras.tree.flatten(images)[0][:4])
+        return FileSimulation(model, read_bytes(quantized), keras.tree.map_structure(lambda one: one[:4], images))
     if not isinstance(quantized, keras.Model):
         raise TypeError(f"`quantized` must be a quantized model or a .tflite file. Received: quantized={quantized!r}")
     if not is_quantized(quantized):

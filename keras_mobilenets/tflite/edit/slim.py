@@ -139,10 +139,10 @@ def _data(model: Any, tensor: Any) -> np.ndarray | None:
 
 
 def _short_name(name: bytes | None, layer_names: set[str]) -> str | None:
-    """`"block_1_relu_1/Relu6;block_1_bn_1/..."` -> `"block_1_relu"`: Keras numbers a layer's scopes anew each call."""
+    """`"conv_1/Relu6;conv_bn_1/..."` -> `"conv"`: every scope gets a number, so that of a layer conv_1 is conv_1_2."""
     first = (name or b"").decode("utf-8", "replace").split(";")[0]
     for part in first.split("/"):
-        for candidate in (part, re.sub(r"_\d+$", "", part)):
+        for candidate in (re.sub(r"_\d+$", "", part), part):
             if candidate in layer_names:
                 return candidate
     return first.split("/")[0][:40] or None
