@@ -50,6 +50,13 @@ def of_unlike_parts(x):
     return conv(3, "e")(L.Concatenate()(parts))
 
 
+def transposed(x):
+    """Without a bias: a converter leaves such a layer, and the ReLU behind it, in float."""
+    a, up = conv(4, "a", strides=2, activation="relu")(x), {"strides": 2, "padding": "same"}
+    bare = L.ReLU()(L.BatchNormalization()(L.Conv2DTranspose(4, 3, use_bias=False, **up)(a)))
+    return conv(3, "d")(L.Concatenate()([L.Conv2DTranspose(4, 3, activation="relu", **up)(a), x, bare]))
+
+
 def nested(x):
     a, b = conv(4, "a", activation="relu", spread=3.0)(x), conv(4, "b")(x)
     inner = L.Concatenate()([a, x, conv(2, "c", spread=5.0)(b)])
@@ -65,6 +72,7 @@ MODELS = {
     "u_net": u_net,
     "stages": lambda: of_image(stages),
     "unlike parts": lambda: of_image(of_unlike_parts),
+    "transposed": lambda: of_image(transposed),
     "nested": lambda: of_image(nested),
     "repeated map": lambda: of_image(gray_as_three),
     "repeated image": lambda: of_image(lambda x: conv(4, "a")(L.Concatenate()([x, x]))),

@@ -237,6 +237,8 @@ class Deployment:
         kernel, bias = kernel * factor / self.factors[node.inputs[0]], bias * factor
         if gate is not None:
             bias = bias + 3.0
+        if isinstance(layer, keras.layers.Conv2DTranspose) and not bias.any():
+            bias[0] = np.finfo("float32").tiny  # zeros a converter drops, and leaves the layer and its ReLU in float
         quantized = isinstance(layer, QuantKernel)
         cls = layer.float_class if quantized else type(layer)
         config = layer.float_config() if quantized else layer.get_config()
