@@ -96,7 +96,7 @@ class FileSimulation(Simulation):
         return outputs, {site: values / self.factors[site] for site, values in inner.items()}
 
     def _measure(self, given: Any) -> tuple[list[np.ndarray], dict[Operation, np.ndarray]]:
-        arrays = [as_array(one) for one in self.inputs(given).values()]
+        arrays = [keras.ops.convert_to_numpy(one) for one in self.inputs(given).values()]
         values = self._engine.answers(self._sizing(arrays))
         outputs = values[: len(self.file.outputs)]
         return outputs, dict(zip(self.tensors, values[len(outputs) :], strict=True))
