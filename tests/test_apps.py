@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import configparser
 import hashlib
+import importlib
 import json
 import re
+from xml.etree import ElementTree
 
 import keras
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from keras_mobilenets.apps.runtime import FILES, PACKAGES
+from keras_mobilenets.apps.writing import TEMPLATES
 from keras_mobilenets.cli import app
 from keras_mobilenets.export import export_tflite
 
@@ -147,3 +151,43 @@ def test_service(files, tmp_path):
     unit.optionxform = str
     unit.read_string(found["pictures.service"].read_text())
     assert unit["Service"]["Restart"] == "always" and unit["Service"]["ExecStart"].endswith("service.py")
+
+
+@pytest.mark.parametrize(
+    ("platform", "assets", "sources"),
+    [("android", "app/src/main/assets", ["kt", "kts", "xml"]), ("ios", "App", ["swift"])],
+)
+def test_starts_of_apps(files, tmp_path, platform, assets, sources):
+    """What can be checked without their tools: files where they belong, and sources that a parser understands."""
+    folder = tmp_path / "phone"
+    assert call(platform, files / "uint8.tflite", folder, "--name", 'Cats & "dogs"').exit_code == 0
+    found = contents(folder)
+    assert found[f"{assets}/model.tflite"].read_bytes() == (files / "uint8.tflite").read_bytes()
+    assert found[f"{assets}/labels.txt"].read_text() == "cat\n<dog>\n"
+    assert "Not tried" in found["README.md"].read_text()
+    if platform == "ios":
+        project = yaml.safe_load(found["project.yml"].read_text())
+        properties = project["targets"]["Pictures"]["info"]["properties"]
+        assert properties["CFBundleDisplayName"] == 'Cats & "dogs"'
+    else:
+        manifest = ElementTree.fromstring(found["app/src/main/AndroidManifest.xml"].read_text())
+        label = "{http://schemas.android.com/apk/res/android}label"
+        assert manifest.find("application").get(label) == 'Cats & "dogs"'
+    kinds = [path for name, path in found.items() if name.rpartition(".")[2] in sources]
+    assert len(kinds) >= 3
+    assert call(platform, files / "int8.tflite", tmp_path / "other").exit_code == 1
+
+
+@pytest.mark.needs("tree_sitter", "tree_sitter_kotlin", "tree_sitter_swift")
+@pytest.mark.parametrize("language", ["kotlin", "swift"])
+def test_sources_for_phones_parse(language):
+    import tree_sitter
+
+    grammar = importlib.import_module(f"tree_sitter_{language}")
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    endings = {"kotlin": (".kt", ".kts"), "swift": (".swift",)}[language]
+    sources = [path for path in sorted(TEMPLATES.rglob("*")) if path.suffix in endings]
+    assert len(sources) >= 3
+    for path in sources:
+        assert not parser.parse(path.read_bytes()).root_node.has_error, path
+    assert parser.parse(b"fun func {{").root_node.has_error

@@ -11,7 +11,9 @@ from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command
 from keras_mobilenets.utils import quiet
 
-app = typer.Typer(no_args_is_help=True, help="Write a program that runs a .tflite file: a page, a service.")
+app = typer.Typer(
+    no_args_is_help=True, help="Write a program that runs a .tflite file: a page, a service, the start of an app."
+)
 
 ModelFile = Annotated[Path, typer.Argument(callback=checks.deployed_file, help="A .tflite file.")]
 Output = Annotated[Path, typer.Argument(help="A folder, new or empty.")]
@@ -65,6 +67,27 @@ def pi(model: ModelFile, output: Output, name: Name = None, pixels: Pixels = Non
 
     write_pi(deployed(model, name, pixels), output)
     print(f"{output}: README.md says how to install it")
+
+
+@app.command()
+@command
+def android(model: ModelFile, output: Output, name: Name = None) -> None:
+    """The start of an Android app around a classifier: Kotlin, CameraX, MediaPipe Tasks. Not tried on a phone."""
+    _phone(model, output, name, "android")
+
+
+@app.command()
+@command
+def ios(model: ModelFile, output: Output, name: Name = None) -> None:
+    """The start of an iOS app around a classifier: SwiftUI, MediaPipe Tasks. Not tried on a phone."""
+    _phone(model, output, name, "ios")
+
+
+def _phone(model: Path, output: Path, name: str | None, platform: str) -> None:
+    from keras_mobilenets.apps.phones import write_phone
+
+    write_phone(deployed(model, name, None), output, platform)
+    print(f"{output}: README.md says how to build it, and what was not tried")
 
 
 def deployed(path: Path, name: str | None, pixels: Any) -> Any:
