@@ -95,6 +95,15 @@ LOADERS = {
         folder="pictures and masks, or COCO's polygons",
         words="none, crop, crop_flip",
     ),
+    "embedding": Loader(
+        load="identities.load_identities",
+        scan="identities.scan_identities",
+        find="layout.find_layout",
+        augmentations="identities.augmentations",
+        bundled="digits",
+        folder="one sub-folder of pictures per identity",
+        words="none, crop, crop_flip; with rand_augment, random_erasing",
+    ),
 }
 """By the name of the task, the usual one first."""
 USUAL_TASK = next(iter(LOADERS))

@@ -1,12 +1,19 @@
 """Embedding is a task: figures against their definitions, the loss against its formula."""
 
 import itertools
+import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
+from typer.testing import CliRunner
 
+from keras_mobilenets.cli import app
+from keras_mobilenets.data import load_identities, read_image, scan_identities
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import quantize_model
 from keras_mobilenets.tasks import Embedding, task_of, verification
@@ -152,3 +159,105 @@ class Pictures:
         noise = np.random.default_rng(seed).normal(scale=30, size=(len(labels), 8, 8, 3))
         pixels = np.clip(colors[labels][:, None, None] + noise, 0, 255).astype("float32")
         return pixels, labels if self.known else np.full(len(labels), -1)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Six identities that differ in colour, four pictures each."""
+    folder = tmp_path_factory.mktemp("people")
+    random = np.random.default_rng(0)
+    for name in "abcdef":
+        (folder / name).mkdir()
+        color = random.uniform(60, 190, 3)
+        for number in range(4):
+            pixels = np.clip(color + random.normal(scale=20, size=(80, 80, 3)), 0, 255).astype("uint8")
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_whole_identities_are_held_out_and_come_two_by_two(people, tmp_path):
+    data = load_identities(people, image_size=16, batch_size=8, augment="none", seed=3)
+    assert (data.train_count, data.val_count, data.class_names) == (16, 8, tuple("abcdef"))
+    train = [labels.numpy() for _, labels in data.train_from(0).take(4)]
+    held = np.concatenate([labels.numpy() for _, labels in data.val])
+    assert not set(held) & set(np.concatenate(train)) and len(set(held)) == 2
+    assert all((one[::2] == one[1::2]).all() for one in train)
+    again = [labels.numpy() for _, labels in data.train_from(1).take(2)]
+    assert np.array_equal(again, train[2:])  # an epoch is the same wherever a run goes on
+    scanned = scan_identities(people, seed=3)
+    assert set(scanned.val.labels) == set(held)
+    # Splits of one's own may be of different identities; those of a data set are drawn anew.
+    for split, chosen in (("train", "abcd"), ("val", "ef")):
+        for name in chosen:
+            shutil.copytree(people / name, tmp_path / "own" / split / name)
+    own = load_identities(tmp_path / "own", image_size=16)
+    assert (own.train_count, own.val_count, own.class_names) == (16, 8, tuple("abcdef"))
+    pixels, labels = np.zeros((24, 8, 8, 3), "uint8"), np.repeat(np.arange(6), 4)
+    pixels[:, 0, 0, 0] = np.arange(24)
+    given = load_identities(tf.data.Dataset.from_tensor_slices((pixels, labels)), image_size=16)
+    assert (given.train_count, given.val_count) == (16, 8)
+    shutil.rmtree(tmp_path / "own" / "val")
+    for name in "abc":
+        shutil.copytree(people / name, tmp_path / "three" / name)
+    with pytest.raises(ValueError, match="at least 2 identities to train on and 2 .* Received: 3"):
+        load_identities(tmp_path / "three")
+    with pytest.raises(ValueError, match="mix_up"):
+        load_identities(people, augment=["mix_up"])
+
+
+def test_commands_on_both_kinds_of_files(people, tmp_path):
+    """The colour of a picture is its vector, by a network that pools and no more."""
+    inputs = keras.Input((16, 16, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, -1)(inputs))
+    layer = keras.layers.Dense(4, name="embedding")
+    model = keras.Model(inputs, layer(pooled))
+    model.save(tmp_path / "one.keras")
+    pictures = np.stack([read_image(path, 16) for path in sorted(people.rglob("*.png"))])
+    export_tflite(
+        model, tmp_path / "one.tflite", quantize="int8", calibration=pictures.astype("float32"), verbose=False
+    )
+    (people / "a" / "broken.png").write_bytes(b"no picture")
+    run = CliRunner()
+    vectors = {}
+    for name, output in (("one.keras", "a.npz"), ("one.tflite", "b.parquet")):
+        done = run.invoke(app, ["embed", str(tmp_path / name), str(people), str(tmp_path / output)])
+        assert done.exit_code == 0 and "24 vectors of 4 numbers" in done.output, done.output
+        asked = ["search", str(tmp_path / name), str(tmp_path / output), str(people / "c" / "0.png"), "--json"]
+        done = run.invoke(app, [*asked, "--top", "3", "--draw", str(tmp_path / "near.png")])
+        near = json.loads(done.stdout)["nearest"]
+        assert near[0]["image"] == str(people / "c" / "0.png") and near[0]["cosine"] == pytest.approx(1, abs=1e-3)
+        assert Image.open(tmp_path / "near.png").size == (4 * 128, 128)
+        done = run.invoke(app, ["evaluate", str(tmp_path / name), "--data", str(people), "--json"])
+        assert json.loads(done.stdout)["recall_at_1"] > 0.5
+        done = run.invoke(app, ["predict", str(tmp_path / name), str(people / "c" / "0.png"), "--json"])
+        vectors[name] = json.loads(done.stdout)["embedding"][0]["vector"]
+    assert np.dot(*vectors.values()) > 0.999  # 8 bits
+    done = run.invoke(app, ["search", str(tmp_path / "one.keras"), str(people), str(people / "a" / "0.png")])
+    assert str(people / "a" / "0.png") in done.output and done.exit_code == 0
+    (people / "a" / "broken.png").unlink()
+    for arguments in (["embed", "one.keras", "people", "x.csv"], ["search", "one.keras", "x.npz", "x.png"]):
+        assert run.invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.slow
+def test_a_whole_run_and_a_teacher(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--task",
+        "embedding",
+        "--model",
+        "MobileNet",
+        "--alpha",
+        "0.25",
+        "--image-size",
+        "16",
+        "--epochs",
+        "1",
+        "--quantize-epochs",
+        "1",
+    ]
+    assert CliRunner().invoke(app, ["train", *options, "--output", "one"]).exit_code == 0
+    metrics = json.loads(Path("one/metrics.json").read_text())
+    assert metrics["models"]["tflite"]["recall_at_1"] > 1 / 3 and metrics["tflite"]["is_integer"]
+    done = CliRunner().invoke(app, ["train", *options, "--output", "two", "--teacher", "one/float.keras"])
+    assert done.exit_code == 0, done.output

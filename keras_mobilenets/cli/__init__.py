@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_mobilenets.cli import apps, checks
+from keras_mobilenets.cli import apps, checks, vectors
 from keras_mobilenets.cli.errors import command
 from keras_mobilenets.cli.options import (
     BUILDER,
@@ -40,6 +40,7 @@ app = typer.Typer(
     help="MobileNets from pictures to a full-integer .tflite. `keras-mobilenets train` alone shows the whole way.",
 )
 app.add_typer(apps.app, name="app", rich_help_panel="Use a model")
+app.add_typer(vectors.app)
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")

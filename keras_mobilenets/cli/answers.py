@@ -45,9 +45,13 @@ def predict(
         if as_json:
             print(json.dumps({"image": str(path), opened.task.found: best}))
         else:
-            print(f"{printable(path):{width}}  " + "  ".join(f"{one['name']} {one['score']:.1%}" for one in best))
+            print(f"{printable(path):{width}}  " + "  ".join(map(_said, best)))
     if broken:
         raise typer.Exit(1)
+
+
+def _said(one: dict[str, Any]) -> str:
+    return f"{one['name']} {one['score']:.1%}" if "score" in one else one["name"]
 
 
 def _draw(picture: np.ndarray, path: Path) -> None:

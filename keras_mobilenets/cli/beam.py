@@ -30,7 +30,9 @@ LOCAL = "DirectRunner"  # what `--runner beam` is
 PAUSES = 1.0, 4.0  # seconds before a file is read again; stores have short outages
 BATCH_SIZE = 64  # pictures that a worker holds for the model: 10 MB at 224 x 224
 ANSWERED, BROKEN = "answered", "broken"
-FIELDS = {"name": pyarrow.string(), "score": pyarrow.float32(), "box": pyarrow.list_(pyarrow.float32())}
+NUMBERS = pyarrow.list_(pyarrow.float32())
+FIELDS = {"name": pyarrow.string(), "score": pyarrow.float32(), "box": NUMBERS, "vector": NUMBERS}
+SAID = {"boxes": ("name", "score", "box"), "embedding": ("name", "vector")}  # of what `describe` lists, else two
 
 _one_at_a_time = threading.Lock()  # a worker's threads share the model, and its interpreter is not for two of them
 console = Console(highlight=False)
@@ -161,8 +163,8 @@ def predict(
 
 
 def _schema(task: Task) -> pyarrow.Schema:
-    """Of what `describe` gives; only boxes have a box."""
-    fields = [(name, kind) for name, kind in FIELDS.items() if name != "box" or "boxes" in task.targets]
+    """Of what `describe` gives."""
+    fields = [(name, FIELDS[name]) for name in SAID.get(task.found, ("name", "score"))]
     return pyarrow.schema([("image", pyarrow.string()), (task.found, pyarrow.list_(pyarrow.struct(fields)))])
 
 

@@ -100,6 +100,13 @@ def model_file(value: Path) -> Path:
     return value
 
 
+def existing(value: Path) -> Path:
+    """A file that is there."""
+    if not value.is_file():
+        raise typer.BadParameter(f"there is no file {value}")
+    return value
+
+
 def keras_file(value: Path) -> Path:
     """A Keras model that was saved."""
     if value.suffix != ".keras":

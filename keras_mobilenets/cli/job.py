@@ -42,6 +42,7 @@ from keras_mobilenets.training import (
 )
 from keras_mobilenets.training.building import build_model
 from keras_mobilenets.training.devices import first_alone, part, process, without_job
+from keras_mobilenets.training.distillation import student_task
 from keras_mobilenets.training.logs import rows_of
 from keras_mobilenets.utils import atomic_path, locked, quiet, require
 
@@ -174,10 +175,9 @@ class Job:
         if self.settings.teacher is None:
             return None
         teacher = load_keras(Path(self.settings.teacher))
-        taught = task_of(teacher)
-        if taught is None or taught.name != self.task.name or len(taught.outputs) > 1:
-            raise ValueError(f"The teacher must be a model of one output for {self.task.name}: its scores are learned")
-        check_classes(taught, self.data.class_names, self.data.name)
+        self.task = student_task(self.task, teacher)
+        if (taught := task_of(teacher)) is not None and taught.name == self.task.name:
+            check_classes(taught, self.data.class_names, self.data.name)
         scale = PixelScale.known(teacher)
         if scale is None:
             raise unknown(teacher)

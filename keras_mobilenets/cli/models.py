@@ -59,11 +59,12 @@ class PictureModel:
         self.channels = form.channels
         if labels is not None:
             try:
-                self.task.in_file(labels)
+                written = self.task.in_file(labels)
             except ValueError as error:
                 raise ValueError(f"{error}, inside of the file or in {LABELS_FILE} beside it") from None
             single = len(labels) == 1  # of the one sigmoid, whose answers are two
             labels = [f"not {labels[0]}", *labels] if single else labels
+            labels = labels if any(one.labels for one in written.outputs) else None  # an embedding knows no identities
         self.labels = labels
 
     def predict(self, images: np.ndarray) -> Any:

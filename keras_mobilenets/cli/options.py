@@ -54,7 +54,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         callback=checks.data,
-        show_default=f"the bundled {' or '.join(one.bundled for one in LOADERS.values())}",
+        show_default=f"the bundled {' or '.join(dict.fromkeys(one.bundled for one in LOADERS.values()))}",
         help=f"A folder ({'; '.join(one.folder for one in LOADERS.values())}), or a TFDS name.",
     ),
 ]

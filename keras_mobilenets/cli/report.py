@@ -13,7 +13,8 @@ from PIL import Image
 from keras_mobilenets.cli.evaluation import Comparison
 from keras_mobilenets.data.images import EDGE_TO_EDGE
 from keras_mobilenets.pages import data_uri, png, render
-from keras_mobilenets.tasks.task import Curve
+from keras_mobilenets.tasks import Embedding
+from keras_mobilenets.tasks.task import Answers, Curve
 from keras_mobilenets.utils import atomic_path, require
 
 CURVES_FILE = "curves.png"
@@ -107,8 +108,9 @@ def draw_lines(curve: Curve) -> bytes:
 def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
     """Pictures with what the integer model said: some of its mistakes, if it made any, and others."""
     task = found.task
-    answers, truth = ([every[index] for index in found.kept] for every in (found.answers["tflite"], found.truth))
-    hits = task.hits(answers, truth)
+    everything = found.answers["tflite"], found.truth
+    hits = task.hits(*everything)[found.kept]
+    answers, truth = ([every[index] for index in found.kept] for every in everything)
     wrong = hits < 0.5
     worst = np.argsort(hits, kind="stable")[:MISTAKES]
     limit = hits[worst].max(initial=0)  # of those that are as bad, some from all over
@@ -118,6 +120,9 @@ def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
     for index in [*_spread(np.flatnonzero(~wrong), EXAMPLES - len(mistakes)), *mistakes]:
         said = task.describe(answers[index], classes, CHOICES)
         shown = [task.show(found.pictures[index], truth=truth[index]), task.show(found.pictures[index], answers[index])]
+        if isinstance(task, Embedding):
+            names = [task.caption(None, one, classes) for one in truth]
+            said, shown = _beside(task, found.pictures, answers, names, index)
         examples.append(
             {
                 "pictures": [data_uri(_png(one)) for one in (shown[:1] if np.array_equal(*shown) else shown)],
@@ -134,6 +139,16 @@ def _png(picture: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
     return file.getvalue()
+
+
+def _beside(
+    task: Embedding, pictures: np.ndarray, answers: Answers, names: Sequence[str], index: int
+) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """What of the pictures that are shown is nearest to one, and this one with the nearest of them."""
+    near, cosines = task.nearest(answers, answers[index], CHOICES, but=index)
+    scores = [max(float(cosine), 0.0) for cosine in cosines]
+    said = [{"name": names[other], "score": score} for other, score in zip(near, scores, strict=True)]
+    return said, [pictures[index], pictures[near[0] if len(near) else index]]
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:

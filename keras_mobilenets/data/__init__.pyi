@@ -3,6 +3,7 @@ from .detection import load_detection
 from .digits import Digits
 from .folder import ImageFolder, Photos, scan_folder
 from .grain_data import GrainData, load_grain
+from .identities import load_identities, scan_identities
 from .images import BrokenImage, read_image
 from .load import ImageData, load
 from .mask_folder import MaskFolder, scan_masks
@@ -27,9 +28,11 @@ __all__ = [
     "load",
     "load_detection",
     "load_grain",
+    "load_identities",
     "load_segmentation",
     "read_image",
     "scan_boxes",
     "scan_folder",
+    "scan_identities",
     "scan_masks",
 ]

@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.data import pipeline
-from keras_mobilenets.data.folder import scan_folder
+from keras_mobilenets.data.folder import ImageFolder, scan_folder
 from keras_mobilenets.data.given import Given, dataset_sources
 from keras_mobilenets.data.names import BUNDLED, augmentations, check_arguments, decided, is_folder
 from keras_mobilenets.data.sources import Source, folder_source, tfds_sources
@@ -178,30 +178,66 @@ def load(
     >>> model.fit(data.train, validation_data=data.val, epochs=5)  # doctest: +SKIP
     """
     check_arguments(image_size, batch_size)
-    leave_devices()
     wanted = augmentations(augment)
+    draw: dict[str, Any] = {"validation_split": validation_split, "seed": seed}
+    rest: dict[str, Any] = {"class_names": class_names, "on_error": on_error, "data_dir": data_dir}
+    found = find(data, **draw, **rest, progress=progress)
+    return made(found, image_size, batch_size, seed, wanted, preprocess)
+
+
+class Found(NamedTuple):
+    """Two splits of some data: their name, the sources, the classes, and a line for each file that was left out."""
+
+    name: str
+    train: Source
+    val: Source
+    class_names: tuple[str, ...]
     broken: tuple[str, ...] = ()
+
+
+def find(
+    data: str | os.PathLike[str] | Given,
+    *,
+    scan: Callable[..., ImageFolder] = scan_folder,
+    validation_split: float,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+    on_error: str = "skip",
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """What `load` loads, of a folder as `scan` finds it; the other arguments are as there."""
+    leave_devices()
+    draw: dict[str, Any] = {"validation_split": validation_split, "seed": seed}
     if isinstance(data, tf.data.Dataset | tuple | list):
-        name = "dataset"
-        train, val, classes = dataset_sources(
-            data, class_names=class_names, validation_split=validation_split, seed=seed
-        )
-    elif class_names is not None:
+        return Found("dataset", *dataset_sources(data, class_names=class_names, **draw))
+    if class_names is not None:
         raise ValueError("`class_names` are for a `tf.data.Dataset`: folders and data sets have their own")
-    elif is_folder(data):
-        folder = scan_folder(data, validation_split=validation_split, seed=seed, on_error=on_error, progress=progress)
-        train, val = folder_source(folder.train), folder_source(folder.val)
-        classes, broken = folder.class_names, folder.broken
+    if is_folder(data):
+        folder = scan(data, **draw, on_error=on_error, progress=progress)
+        sources = folder_source(folder.train), folder_source(folder.val)
         name = os.path.basename(os.path.abspath(os.path.expanduser(data)))
-    else:
-        name = os.path.expanduser(data)
-        train, val, classes = tfds_sources(name, validation_split=validation_split, seed=seed, data_dir=data_dir)
-    size = pipeline.usual_size(val) if image_size is None else image_size
+        return Found(name, *sources, folder.class_names, folder.broken)
+    name = os.path.expanduser(data)
+    return Found(name, *tfds_sources(name, **draw, data_dir=data_dir))
+
+
+def made(
+    found: Found,
+    image_size: int | tuple[int, int] | None,
+    batch_size: int,
+    seed: int,
+    augment: tuple[str, ...],
+    preprocess: Preprocess | None,
+) -> ImageData:
+    """Pictures with one class each out of what was found; arguments as of `load`, with checked words of `augment`."""
+    size = pipeline.usual_size(found.val) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else (size[0], size[1])
-    batch_size = min(batch_size, train.count)
-    augmented = decided(wanted, name)
-    view = ClassView(size, augmented, len(classes))
-    return ImageData(name, classes, size, batch_size, seed, augmented, broken, preprocess, train, val, view)
+    augmented = decided(augment, found.name)
+    view = ClassView(size, augmented, len(found.class_names))
+    batch_size = min(batch_size, found.train.count)
+    facts = (found.name, found.class_names, size, batch_size, seed, augmented, found.broken, preprocess)
+    return ImageData(*facts, found.train, found.val, view)
 
 
 def leave_devices() -> None:

@@ -46,7 +46,10 @@ def training_batches(
         # Of this function's graph alone: the order shall not hang on the caller's seed, and TensorFlow's `shuffle`
         # fails on a tensor as seed if the caller's is 0.
         tf.compat.v1.set_random_seed(1)
-        examples = source.examples.shuffle(source.shuffle_buffer, seed=epoch).take(whole).enumerate()
+        examples = source.examples.shuffle(source.shuffle_buffer, seed=epoch)
+        if source.two_by_two:
+            examples = examples.group_by_window(lambda item, label, plain: label, lambda _, two: two, window_size=2)
+        examples = examples.take(whole).enumerate()
         if early[1] > 1:
             examples = examples.filter(_is_in(early, batch_size, whole))
         return examples.map(lambda index, example: (tf.stack([epoch, index]), *example))

@@ -25,12 +25,16 @@ NETWORK_TIMEOUT_S = 5
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One split: a tf.data.Dataset of (item, target, plain) in a fixed order, its size, and item -> encoded bytes."""
+    """One split: a tf.data.Dataset of (item, target, plain) in a fixed order, its size, and item -> encoded bytes.
+
+    Where `two_by_two`, examples of one label stand side by side in training, two at a time.
+    """
 
     examples: tf.data.Dataset
     count: int
     shuffle_buffer: int
     read: Callable[[tf.Tensor], tf.Tensor]
+    two_by_two: bool = False
 
 
 def folder_source(photos: Any) -> Source:

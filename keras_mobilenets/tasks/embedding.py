@@ -113,6 +113,22 @@ class Embedding:
             "tar_at_far_0.001": true_accepts(vectors, labels),
         }
 
+    def nearest(
+        self, answers: Answers, asked: Any, count: int, but: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The places of the answers that are nearest to one, the nearest first, and their cosines.
+
+        Args:
+            answers: those to look among, (images, dimension).
+            asked: one answer.
+            count: how many, at least.
+            but: the place of one that is left out.
+        """
+        cosines = unit(np.asarray(answers, np.float32)) @ unit(np.asarray(asked, np.float32))
+        order = np.argsort(-cosines, kind="stable")
+        order = order[order != but][:count]
+        return order, cosines[order]
+
     def by_class(self, answers: Answers, truth: Answers) -> dict[int, dict[str, float]]:
         """How many pictures of an identity are nearest to another of it, and how many there are."""
         right, labels = self.hits(answers, truth), np.asarray(truth)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 from keras import ops
 
 from keras_mobilenets.layers import inline
+from keras_mobilenets.tasks import Embedding, Task, task_of
 
 
 def distiller(
@@ -54,6 +57,24 @@ def distiller(
     return keras.distillation.Distiller(
         _logits(teacher), _logits(student), [loss], student_loss_weight=student_loss_weight
     )
+
+
+def student_task(task: Task, teacher: keras.Model) -> Task:
+    """The task of a model that shall learn from a teacher: an embedding is as long as the teacher's.
+
+    Args:
+        task: of the student.
+        teacher: a model of one output, for the same task; any vectors can be learned as an embedding.
+
+    Raises:
+        ValueError: the teacher is for something else.
+    """
+    taught = task_of(teacher)
+    if isinstance(task, Embedding) and len(teacher.outputs) == 1 and len(teacher.output_shape) == 2:
+        return dataclasses.replace(task, dimension=teacher.output_shape[-1])
+    if taught is None or taught.name != task.name or len(taught.outputs) > 1:
+        raise ValueError(f"The teacher must be a model of one output for {task.name}: its scores are learned")
+    return task
 
 
 def _logits(model: keras.Model) -> keras.Model:
