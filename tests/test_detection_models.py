@@ -52,3 +52,17 @@ def test_most_anchors_show_nothing_before_training(rng):
     model = SSDLite("MobileNetV2", (64, 64, 3), classes=2, alpha=0.35, backbone_weights=None)
     scores = model(rng.uniform(-1, 1, (2, 64, 64, 3)))["scores"]
     assert np.median(scores) == pytest.approx(0.01, rel=0.5)  # the head's kernels are small, not 0
+
+
+def test_weights_of_a_detector_of_other_classes(tmp_path):
+    options = {"alpha": 0.25, "backbone_weights": None}
+    model = SSD300("MobileNet", (32, 32, 3), classes=3, **options)
+    model.save_weights(tmp_path / "three.weights.h5")
+    with pytest.warns(UserWarning, match="is of other classes: scores_0; .*; scores_5 of ssd.* begin anew"):
+        other = SSD300("MobileNet", (32, 32, 3), classes=5, weights=tmp_path / "three.weights.h5", **options)
+    for old, new in zip(inline(model).layers, inline(other).layers, strict=True):
+        if not new.name.startswith("scores_"):
+            for one, another in zip(old.get_weights(), new.get_weights(), strict=True):
+                np.testing.assert_array_equal(one, another)
+    with pytest.raises(ValueError, match="does not fit"):
+        SSD300("MobileNet", (32, 32, 3), **{**options, "alpha": 0.5}, weights=tmp_path / "three.weights.h5")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -239,7 +239,9 @@ def pool(x: Any, pooling: str | None) -> Any:
     return keras.layers.GlobalMaxPooling2D(name="max_pool")(x) if pooling == "max" else x
 
 
-def finish(outputs: Any, image: keras.KerasTensor, *, name: str, weights: Weights) -> keras.Model:
+def finish(
+    outputs: Any, image: keras.KerasTensor, *, name: str, weights: Weights, free: Collection[str] = ()
+) -> keras.Model:
     """Makes the model and loads its weights.
 
     Args:
@@ -247,6 +249,7 @@ def finish(outputs: Any, image: keras.KerasTensor, *, name: str, weights: Weight
         image: what it starts from; what `image` itself was computed from becomes part of the model.
         name: of the model.
         weights: path of a weight file, or None.
+        free: see `load_weights`.
 
     Returns:
         The model.
@@ -259,6 +262,6 @@ def finish(outputs: Any, image: keras.KerasTensor, *, name: str, weights: Weight
     model = keras.Model(inputs, outputs, name=name)
     if weights is not None:
         before = keras.Model(inputs, image).layers  # what leads to the image is the caller's, and in no weight file
-        load_weights(model, weights, skip=before)
+        load_weights(model, weights, skip=before, free=free)
     watch(model)
     return model

@@ -48,7 +48,8 @@ def SSDLite(
         background: whether a class of its own, the first, says that an anchor shows nothing: scores are a softmax
             then, as torchvision's, else a sigmoid for each class.
         anchors: how many there are around a pixel of each map.
-        weights: path of a detector's weights, or None.
+        weights: path of a detector's weights, or None. Of a detector of other classes all is taken but the scores' last
+            convolutions, which begin anew.
         backbone_weights: as the backbone's `weights`.
         name: of the model.
         **options: of the backbone, for instance `reduced_tail=True` of MobileNetV3.
@@ -119,7 +120,9 @@ def _build(
     builder = getattr(applications, check_builder(backbone))
     trunk = builder(tuple(input_shape), alpha=head["alpha"], include_top=False, weights=backbone_weights, **options)
     outputs = ssd_head(applications.endpoints(trunk), **head)
-    return common.finish(outputs, trunk.inputs[0], name=name or f"{kind}_{trunk.name}", weights=weights)
+    of_classes = [f"scores_{index}" for index in range(len(head["anchors"]))]
+    title = name or f"{kind}_{trunk.name}"
+    return common.finish(outputs, trunk.inputs[0], name=title, weights=weights, free=of_classes)
 
 
 def ssd_head(

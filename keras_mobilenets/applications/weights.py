@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -32,7 +32,13 @@ class _Stored:
     variables: dict[str, h5py.Dataset]
 
 
-def load_weights(model: keras.Model, path: str | os.PathLike[str], *, skip: Iterable[keras.layers.Layer] = ()) -> None:
+def load_weights(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    skip: Iterable[keras.layers.Layer] = (),
+    free: Collection[str] = (),
+) -> None:
     """Loads weights into a model by the names and shapes of its primitive layers.
 
     The file may come from this package or from keras.applications, of Keras 3 or of its predecessors: what counts are
@@ -43,13 +49,15 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, skip: Iter
         model: a functional or sequential model that `inline` can flatten.
         path: a legacy `.h5` file (weights or whole model), a `.weights.h5` or a `.keras` file.
         skip: layers of `model` that the file does not hold.
+        free: names of layers that stay as they are where the file has them in another shape: heads of other classes.
 
     Raises:
         ValueError: the file is no weight file, is truncated or corrupt, or does not fit; then the message names the
             layers, the shapes that the model expects and those that the file holds.
 
     Warns:
-        UserWarning: the file's layers have other names, but the same shapes in the same order.
+        UserWarning: the file's layers have other names, but the same shapes in the same order; or layers of `free` stay
+            as they are.
 
     Example:
 
@@ -60,7 +68,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, skip: Iter
     skipped = {id(layer) for layer in skip}
     layers = [layer for layer in inline(model).layers if layer.weights and id(layer) not in skipped]
     with _opened(path) as file:
-        pairs = _pair(layers, list(_stored_layers(file)), model.name, path)
+        pairs = _pair(layers, list(_stored_layers(file)), model.name, path, free)
         values = [(variable, _array(data)) for layer, stored in pairs for variable, data in _variables(layer, stored)]
     for variable, value in values:
         variable.assign(value)
@@ -144,17 +152,25 @@ def _canonical(name: str) -> str:
 
 
 def _pair(
-    layers: list[keras.layers.Layer], stored: list[_Stored], model_name: str, path: str | os.PathLike[str]
+    layers: list[keras.layers.Layer],
+    stored: list[_Stored],
+    model_name: str,
+    path: str | os.PathLike[str],
+    free: Collection[str],
 ) -> list[tuple[keras.layers.Layer, _Stored]]:
     """Finds each layer's weights in the file, or says what does not fit."""
     wanted = {_canonical(layer.name): layer for layer in layers}
     found = {_canonical(entry.name): entry for entry in stored}
     if wanted.keys() == found.keys() and len(found) == len(stored):
         pairs = [(layer, found[name]) for name, layer in wanted.items()]
-        misfits = [_describe_misfit(*pair) for pair in pairs if not _fits(*pair)]
+        misfits = [pair for pair in pairs if not _fits(*pair)]
+        if any(layer.name not in free for layer, _ in misfits):
+            described = [_describe_misfit(*pair) for pair in misfits if pair[0].name not in free]
+            raise ValueError(f"{path} does not fit {model_name}: {_some(described)}")
         if misfits:
-            raise ValueError(f"{path} does not fit {model_name}: {_some(misfits)}")
-        return pairs
+            names = _some([layer.name for layer, _ in misfits], len(misfits))
+            warnings.warn(f"{path} is of other classes: {names} of {model_name} begin anew.", stacklevel=3)
+        return [pair for pair in pairs if _fits(*pair)]
     if _same_order(layers, stored):
         pairs = list(zip(layers, stored, strict=True))
         layer, entry = next(pair for pair in pairs if _canonical(pair[0].name) != _canonical(pair[1].name))

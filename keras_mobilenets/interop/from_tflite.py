@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, take_images
+from keras_mobilenets.interop.detectors import without_background
 from keras_mobilenets.interop.from_tflite_candidates import matching_model
 from keras_mobilenets.interop.from_tflite_reading import steps_of_file
 from keras_mobilenets.interop.from_tflite_steps import Foreign
@@ -44,8 +45,8 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
             about as much noise as the file's own rounding.
 
     Returns:
-        A Keras model with as many classes as the file. A detector has the file's columns of scores: where the first one
-        stands for the background, it is class 0.
+        A Keras model with as many classes as the file. A detector has the scores that the file chooses boxes by: a
+        sigmoid for the background, which nobody reads, is left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -70,6 +71,7 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
         correct_biases(model, means_in_file(file.content, pairs, taken[:CORRECTION_IMAGES]), taken)
     if taken is not None:
         measure_statistics(model, pairs, taken)
+    model = without_background(model, graph)
     if not quantized:
         return model
     fused = any(operator.name == "HARD_SWISH" for operator in graph.operators)
