@@ -21,6 +21,7 @@ class Loader:
         folder: what a folder of them looks like, in a few words.
         words: of `--augment`, likewise.
         files: endings of files that stand for their folder.
+        batch_size: of training, if nobody says.
     """
 
     load: str
@@ -31,6 +32,7 @@ class Loader:
     folder: str
     words: str
     files: tuple[str, ...] = ()
+    batch_size: int = 64
 
     def check(self, data: str) -> None:
         """Refuses a name that is no data set's, and a folder that holds something else.
@@ -85,6 +87,7 @@ LOADERS = {
         folder="pictures with COCO's, Pascal VOC's, YOLO's or CSV annotations",
         words="none; of crop, zoom_out, flip, colour",
         files=(".json", ".yaml", ".yml", ".csv"),
+        batch_size=16,
     ),
     "segmentation": Loader(
         load="segmentation.load_segmentation",

@@ -71,7 +71,7 @@ def train(
     quantize_epochs: Annotated[
         int | None, typer.Option(min=1, show_default="the recipe's", help="Quantization-aware.")
     ] = None,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = None,
     output: Annotated[Path | None, typer.Option(show_default="runs/DATA-1, -2, ...", help="Run folder.")] = None,
     seed: Seed = 0,
     resume: Annotated[
@@ -117,7 +117,7 @@ def quantize(
     output: Annotated[Path, typer.Argument(callback=checks.tflite_path, help="The .tflite file to write.")],
     data: Data = None,
     epochs: Annotated[int, typer.Option(min=0, help="Quantization-aware; 0 only calibrates.")] = 0,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = None,
     seed: Seed = 0,
     report: Annotated[
         bool, typer.Option("--report", help="Measure layer by layer which one hurts: a page beside OUTPUT, as .html.")

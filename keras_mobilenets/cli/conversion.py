@@ -36,7 +36,7 @@ def quantize(
     *,
     data: str | None,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
     report: bool = False,
     pixels: PixelScale | None = None,
@@ -49,7 +49,7 @@ def quantize(
         raise ValueError(f"{model} is quantized already: `keras-mobilenets export` writes it")
     form, scale = form_of(given, saved_task(model)), pixel_scale(given, pixels)
     loader = LOADERS[form.task.name]
-    data = data or loader.bundled
+    data, batch_size = data or loader.bundled, batch_size or loader.batch_size
     pictures = loader.loaded(
         data,
         image_size=form.image_size,

@@ -58,7 +58,14 @@ Data = Annotated[
         help=f"A folder ({'; '.join(one.folder for one in LOADERS.values())}), or a TFDS name.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures in a training step.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="; ".join(f"{name} {one.batch_size}" for name, one in LOADERS.items()),
+        help="Pictures in a training step.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures instead of leaving them out.")]
 KerasFile = Annotated[Path, typer.Argument(callback=checks.keras_file, help="A .keras file.")]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.tasks import TASKS
 from keras_mobilenets.training.recipes import RECIPES
 from keras_mobilenets.utils import atomic_path
@@ -67,6 +68,7 @@ class Settings:
         defaults = {
             "alpha": 1.0 if trained else 0.5,
             "recipe": name,
+            "batch_size": LOADERS[given["task"]].batch_size,
             "epochs": recipe.epochs,
             "quantize_epochs": RECIPES[recipe.quantize or name].epochs,
         }

@@ -17,7 +17,8 @@ from keras_mobilenets.data.load import ImageData, Preprocess, leave_devices
 from keras_mobilenets.data.names import ANNOTATED, SCATTERED, box_augmentations, check_arguments, is_folder, is_written
 from keras_mobilenets.data.sources import folder_source
 
-SMALL, PUBLISHED = 128, 320  # sizes of pictures up to 160 pixels and of others, if nobody says
+SMALL, PUBLISHED = 128, 320  # sizes of small pictures and of others, if nobody says
+THUMBNAIL = 160  # longest side of a small one
 
 
 def load_detection(
@@ -102,4 +103,4 @@ def load_detection(
 
 def _usual_size(source: Any) -> int:
     item, _, _ = next(iter(source.examples))
-    return SMALL if max(read_pixels(source.read(item).numpy()).shape[:2]) <= 1.25 * SMALL else PUBLISHED
+    return SMALL if max(read_pixels(source.read(item).numpy()).shape[:2]) <= THUMBNAIL else PUBLISHED

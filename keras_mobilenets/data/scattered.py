@@ -13,7 +13,8 @@ from keras_mobilenets.data.digits import held_out, read_digits
 
 CANVAS = 128
 DIGITS = 1, 4  # on a canvas
-SIDES = 24, 56  # in pixels
+SIDES = 32, 64  # in pixels
+TRIALS = 10  # to find a free place for one
 PICTURES = {"train": 640, "test": 120}
 SEEN = 0.2  # of the ink, from which a pixel belongs to a digit
 SEEDS = {"train": 1, "test": 2}  # canvases belong to the data set, whatever a run's own seed is
@@ -24,7 +25,7 @@ class ScatteredDigits(tfds.core.GeneratorBasedBuilder):
     the class of each pixel: background, or a digit.
 
     The digits are those of `digits`, of its `train` split on the canvases to train on, of its `test` split on the
-    others; 24 to 56 pixels high, in any light colour on any dark one, none over another. Needs no network and takes
+    others; 32 to 64 pixels high, in any light colour on any dark one, none over another. Needs no network and takes
     seconds to prepare.
 
     Example:
@@ -34,7 +35,7 @@ class ScatteredDigits(tfds.core.GeneratorBasedBuilder):
     >>> train = tfds.load("scattered_digits", split="train")  # doctest: +SKIP
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         digit = {
@@ -71,11 +72,12 @@ def _canvas(images: np.ndarray, labels: np.ndarray, random: np.random.Generator)
     canvas = np.full((CANVAS, CANVAS, 3), random.uniform(0, 80, 3))
     canvas += random.normal(0, 6, canvas.shape)
     free, objects, mask = np.ones((CANVAS, CANVAS), bool), [], np.zeros((CANVAS, CANVAS, 1), np.uint8)
-    for _ in range(random.integers(DIGITS[0], DIGITS[1] + 1)):
+    wanted = random.integers(DIGITS[0], DIGITS[1] + 1)
+    for _ in range(TRIALS * wanted):
         side = int(random.integers(SIDES[0], SIDES[1] + 1))
         top, left = random.integers(0, CANVAS - side + 1, 2)
         place = slice(top, top + side), slice(left, left + side)
-        if not free[place].all():
+        if len(objects) == wanted or not free[place].all():
             continue
         free[place] = False
         which = random.integers(len(images))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+TOGETHER = 128  # boxes that are compared with each other at once
 SCALES = (10.0, 10.0, 5.0, 5.0)
 """What encodings of y, x, height and width are multiplied by: the box coder of the papers and of TFLite's kernel."""
 
@@ -117,8 +118,8 @@ def decode(encodings: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box (4,) with others (boxes, 4), in float32; 0 where one has no area."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    """Intersection over union of boxes (..., 4) with others that they broadcast to; 0 where one has no area."""
+    low, high = np.maximum(box[..., :2], others[..., :2]), np.minimum(box[..., 2:], others[..., 2:])
     shared = np.prod(np.maximum(high - low, np.float32(0)), axis=-1)
     area, areas = (np.prod(one[..., 2:] - one[..., :2], axis=-1) for one in (box, others))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -165,10 +166,16 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, most: int, least_score: floa
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= np.float32(least_score)]
     chosen: list[int] = []
-    while len(order) and len(chosen) < most:
-        best, order = order[0], order[1:]
-        chosen.append(best)
-        order = order[overlap(boxes[best], boxes[order]) <= np.float32(most_overlap)]
+    for start in range(0, len(order), TOGETHER):
+        if len(chosen) >= most:
+            break
+        part = order[start : start + TOGETHER]
+        over = overlap(boxes[part, np.newaxis], boxes[part]) > np.float32(most_overlap)
+        free = ~(overlap(boxes[part, np.newaxis], boxes[chosen]) > np.float32(most_overlap)).any(-1)
+        for place, number in enumerate(part):
+            if free[place] and len(chosen) < most:
+                chosen.append(number)
+                free &= ~over[place]
     return np.array(chosen, int)
 
 

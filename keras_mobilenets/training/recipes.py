@@ -134,9 +134,9 @@ RECIPES = {
         Recipe(
             name="detection",
             source="this package: small pictures from random weights",
-            batch_size=32,
-            learning_rate=4e-3,
-            epochs=30,
+            batch_size=16,
+            learning_rate=3e-3,
+            epochs=20,
             batch_norm_momentum=0.9,
             quantize="detection-qat",
         ),
@@ -154,7 +154,7 @@ RECIPES = {
             source="this package",
             batch_size=16,
             learning_rate=5e-5,
-            epochs=3,
+            epochs=2,
         ),
         Recipe(
             name="ssdlite-torchvision",
