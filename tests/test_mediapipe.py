@@ -1,4 +1,4 @@
-"""MediaPipe Tasks opens the exported files, names the classes of a real photograph and draws a detector's boxes.
+"""MediaPipe Tasks opens the exported files, names the classes of a real photograph, draws boxes and colours pixels.
 
 The real package, in an environment of its own: it needs absl-py 2, TensorFlow Model Optimization needs 1.
 `bash tests/environments/run mediapipe` makes one, and runs this.
@@ -17,11 +17,11 @@ from export_models import images, living
 from PIL import Image
 from runs import other_python
 
-from keras_mobilenets import SSD300, MobileNet
+from keras_mobilenets import LRASPP, SSD300, MobileNet
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
-from keras_mobilenets.tasks import Detection, Suppression
+from keras_mobilenets.tasks import Detection, Segmentation, Suppression
 from keras_mobilenets.tflite import TFLiteModel
 
 SIZE = 128
@@ -139,3 +139,44 @@ def test_draws_the_boxes_of_a_detector(mediapipe_python, integer, background, tm
         # It cuts to whole pixels. Its own build may round a step otherwise, and of boxes that score alike, as integers
         # do, keep another.
         assert np.mean(same) >= 0.9
+
+
+SEGMENTS = """
+import json, sys
+import mediapipe as mp
+import numpy as np
+from mediapipe.tasks.python import BaseOptions
+from mediapipe.tasks.python.vision import ImageSegmenter, ImageSegmenterOptions
+
+picture, model, output = sys.argv[1:]
+base = BaseOptions(model_asset_path=model)
+options = ImageSegmenterOptions(base_options=base, output_confidence_masks=True, output_category_mask=True)
+with ImageSegmenter.create_from_options(options) as segmenter:
+    found = segmenter.segment(mp.Image.create_from_file(picture))
+    print("labels" + json.dumps(list(segmenter.labels)))
+confidence = [np.squeeze(one.numpy_view()) for one in found.confidence_masks]
+np.savez(output, mask=np.squeeze(found.category_mask.numpy_view()), confidence=np.stack(confidence, -1))
+"""
+
+
+@pytest.mark.parametrize("integer", [False, True], ids=["float32", "uint8"])
+def test_colours_the_pixels_of_a_picture(mediapipe_python, integer, tmp_path):
+    keras.utils.set_random_seed(0)
+    options = {"classes": 3, "alpha": 0.35, "output_stride": 32, "backbone_weights": None}
+    model = living(LRASPP("MobileNetV2", (SIDE, SIDE, 3), **options), images(32, SIDE))
+    task, path = Segmentation(3), tmp_path / "model.tflite"
+    if integer:
+        model = quantize_model(model)
+        calibrate(model, images(16, SIDE))
+    export_tflite(model, path, task=task, labels=CLASSES, verify=images(2, SIDE), verbose=False)
+    pixels = np.rint((images(1, SIDE) + 1) * 127.5).astype(np.uint8)
+    Image.fromarray(pixels[0]).save(tmp_path / "picture.png")
+    command = [mediapipe_python, "-c", SEGMENTS, str(tmp_path / "picture.png"), str(path), str(tmp_path / "found.npz")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    (labels,) = (json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("labels"))
+    found, logits = np.load(tmp_path / "found.npz"), TFLiteModel(path).predict(pixels)
+    scores = np.exp(logits[0]) / np.exp(logits[0]).sum(-1, keepdims=True)
+    assert labels == CLASSES and len(np.unique(found["mask"])) > 1
+    # It makes probabilities of the logits, as the file says. Its own build may round a step of these otherwise.
+    assert (found["mask"] == task.decode(logits)[0]).mean() > 0.98
+    assert np.abs(found["confidence"] - scores).mean() < 0.01
