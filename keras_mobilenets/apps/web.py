@@ -16,6 +16,9 @@ import json
 from keras_mobilenets.apps.about import Deployed
 from keras_mobilenets.apps.runtime import DTYPES, IMPORTS, write_runtime
 from keras_mobilenets.apps.writing import TEMPLATES, Folder, as_json, fill, new_folder
+from keras_mobilenets.tasks.detection import Detection
+from keras_mobilenets.tflite.edit.slim import pack
+from keras_mobilenets.tflite.file import unpack
 
 TASKS = tuple(sorted(path.stem for path in (TEMPLATES / "web" / "tasks").glob("*.js")))
 
@@ -43,8 +46,19 @@ def write_web(model: Deployed, output: Folder, *, runtime: Folder | None = None)
             if path.stem != about["task"]:
                 path.unlink()
         (folder / "model.json").write_text(as_json(about), encoding="utf-8")
-        (folder / "model.tflite").write_bytes(model.file.content)
+        (folder / "model.tflite").write_bytes(_with_sizes(model))
         write_runtime(folder / "runtime", runtime)
+
+
+def _with_sizes(model: Deployed) -> bytes:
+    """The file's content; where its last operation chooses boxes, as many as it says: LiteRT.js asks beforehand."""
+    outputs = model.file.graph.outputs
+    if not isinstance(model.task, Detection) or all(model.file.graph.tensors[index].shape for index in outputs):
+        return model.file.content
+    most, flat = model.task.suppression.most, unpack(model.file.content)
+    for index, shape in zip(outputs, ([1, most, 4], [1, most], [1, most], [1]), strict=True):
+        flat.subgraphs[0].tensors[index].shape = shape
+    return pack(flat)
 
 
 def _check(about: dict) -> None:
@@ -54,6 +68,6 @@ def _check(about: dict) -> None:
         for one in tensors:
             if one["dtype"] not in DTYPES:
                 raise ValueError(
-                    f"LiteRT.js knows {', '.join(DTYPES)}, and this file {side} {one['dtype']}. Convert it again with "
-                    "`--input-dtype uint8`, which is the default."
+                    f"LiteRT.js knows {', '.join(DTYPES)}, and this file {side} {one['dtype']}. Of this package's "
+                    "files, those of `--input-dtype uint8`, which is the default, and of float32 fit."
                 )
