@@ -35,9 +35,9 @@ def data_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """A share in percent."""
-    return f"{share * 100:.{digits}f} %"
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in percent; a dash where there is none."""
+    return "–" if share is None else f"{share * 100:.{digits}f} %"
 
 
 def _size(count: int) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_mobilenets.tasks.task import Answers
 
-RECALLS = 101
 FIGURES = ("mAP", "mAP_50", "mAP_75", "mAP_small", "mAP_medium", "mAP_large")
 
 
@@ -32,10 +31,7 @@ def evaluate(
         `FIGURES`, None where there are no boxes of the kind; and for each class its average precision (classes,), NaN
         where it has no box.
     """
-    precision, real = _precision(answers, truth, image_size, classes)
-    if precision is None:
-        each = np.where(real, 0.0, np.nan)
-        return dict.fromkeys(FIGURES, 0.0 if real.any() else None), each
+    precision = _precision(answers, truth, image_size, classes)
     parts = {
         "mAP": precision[..., 0, -1],
         "mAP_50": precision[0, ..., 0, -1],
@@ -52,16 +48,12 @@ def precision_at_recall(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recalls (101,) from 0 to 1 and, at an overlap of .5, the precision of each class there, (101, classes); NaN where
     a class has no box. Arguments as of `evaluate`."""
-    precision, real = _precision(answers, truth, image_size, classes)
-    recall = np.linspace(0, 1, RECALLS)
-    found = np.zeros((RECALLS, classes)) if precision is None else precision[0, :, :, 0, -1]
-    return recall, np.where((found < 0) | ~real, np.nan, found)
+    found = _precision(answers, truth, image_size, classes)[0, :, :, 0, -1]
+    return np.linspace(0, 1, len(found)), np.where(found < 0, np.nan, found)
 
 
-def _precision(
-    answers: Answers, truth: Answers, image_size: tuple[int, int], classes: int
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """(thresholds, recalls, classes, sizes, most), None where nothing is found; and whether a class has boxes."""
+def _precision(answers: Answers, truth: Answers, image_size: tuple[int, int], classes: int) -> np.ndarray:
+    """(thresholds, recalls, classes, sizes, most); -1 where there are no boxes of the kind."""
     from pycocotools import coco, cocoeval
 
     true, found = coco.COCO(), []
@@ -82,13 +74,11 @@ def _precision(
             found.append(_row(number, int(label), box) | {"score": float(score)})
     with contextlib.redirect_stdout(io.StringIO()):  # it prints tables
         true.createIndex()
-        given = true.loadRes(found) if found else coco.COCO()  # which fails on an empty list
-        run = cocoeval.COCOeval(true, given, "bbox")
-        if found:
-            run.evaluate()
-            run.accumulate()
-    real = [row["category_id"] for row in true.dataset["annotations"] if not row["iscrowd"]]
-    return run.eval["precision"] if found else None, np.bincount(real, minlength=classes) > 0
+        # It fails on an empty list: nothing found is one box without area, at the end of all.
+        run = cocoeval.COCOeval(true, true.loadRes(found or [_row(0, 0, np.zeros(4)) | {"score": 0.0}]), "bbox")
+        run.evaluate()
+        run.accumulate()
+    return run.eval["precision"]
 
 
 def _mean(values: np.ndarray) -> float:
