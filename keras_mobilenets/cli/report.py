@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_mobilenets.cli.evaluation import Comparison
 from keras_mobilenets.data.images import EDGE_TO_EDGE
-from keras_mobilenets.pages import data_uri, png, render
+from keras_mobilenets.pages import data_uri, png, render, titled
 from keras_mobilenets.tasks import Embedding
 from keras_mobilenets.tasks.task import Answers, Curve
 from keras_mobilenets.utils import atomic_path, require
@@ -20,7 +20,7 @@ from keras_mobilenets.utils import atomic_path, require
 CURVES_FILE = "curves.png"
 REPORT_FILE = "report.html"
 EXAMPLES, MISTAKES = 12, 4
-CHOICES = 3
+CHOICES, LISTED = 3, 5  # of classes with a score each; of things found, whose number differs
 VISIBLE = 0.005  # smaller probabilities would be printed as 0 %
 TITLES = {"float": "Float", "qat": "8 bits simulated", "tflite": "Integer .tflite"}
 TRAINING, HELD_OUT, SIMULATED = "#8aa4c8", "#1f4e8c", "#f6ecd2"
@@ -69,7 +69,7 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
         if key in epochs[0]:
             axes.plot(numbers, [one[key] for one in epochs], color=TRAINING, label="training", marker=".")
         axes.plot(numbers, [one[f"val_{key}"] for one in epochs], color=HELD_OUT, label="held out", marker=".")
-        axes.set(title=key[:1].upper() + key[1:], xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.set(title=titled(key), xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -118,7 +118,7 @@ def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
     mistakes += [*_spread(np.flatnonzero(wrong & (hits == limit)), MISTAKES - len(mistakes))]
     examples = []
     for index in [*_spread(np.flatnonzero(~wrong), EXAMPLES - len(mistakes)), *mistakes]:
-        said = task.describe(answers[index], classes, CHOICES)
+        said = task.describe(answers[index], classes, CHOICES)[:LISTED]
         shown = [task.show(found.pictures[index], truth=truth[index]), task.show(found.pictures[index], answers[index])]
         if isinstance(task, Embedding):
             names = [task.caption(None, one, classes) for one in truth]

@@ -19,7 +19,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, size=_size)
+    environment.filters.update(percent=percent, size=_size, titled=titled)
     return environment.get_template(template).render(**values)
 
 
@@ -33,6 +33,11 @@ def png(figure: Any) -> bytes:
 def data_uri(content: bytes) -> str:
     """A PNG file as an address that needs no file."""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def titled(name: str) -> str:
+    """A figure's name at the beginning of a line: Accuracy, but mAP."""
+    return name if name != name.lower() else name.capitalize()
 
 
 def percent(share: float | None, digits: int = 1) -> str:
