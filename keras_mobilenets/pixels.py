@@ -283,11 +283,11 @@ def looks_scaled(values: np.ndarray) -> bool:
 
 
 def sample_values(images: Any) -> np.ndarray | None:
-    """The values of the first few images; None where there are none to be had (symbolic tensors, data sets)."""
+    """The values of the first few images; None where there are none to be had (symbolic tensors, generators)."""
     import keras
 
-    if isinstance(images, list | tuple) and images:
-        images = images[0]
+    leaves = keras.tree.flatten(_first_batch(images))
+    images = next((leaf for leaf in leaves if len(getattr(leaf, "shape", ())) == 4), next(iter(leaves), None))
     if isinstance(images, keras.KerasTensor) or not (hasattr(images, "shape") and hasattr(images, "dtype")):
         return None
     if type(images).__module__.startswith("tensorflow") and not hasattr(images, "numpy"):
@@ -299,16 +299,28 @@ def sample_values(images: Any) -> np.ndarray | None:
     return values if values.size and values.dtype.kind in "iuf" else None
 
 
+def _first_batch(data: Any) -> Any:
+    """The first batch of what can be read once more; anything else as it is."""
+    import keras
+
+    if isinstance(data, keras.utils.PyDataset):
+        return data[0] if data.num_batches else None
+    if type(data).__module__.startswith("tensorflow") and hasattr(data, "take"):
+        return next(iter(data.take(1)), None)
+    return data
+
+
 def check_input_range(model: Any, images: Any, *, stacklevel: int = 2) -> None:
     """Warns when images do not lie in the range that a model takes.
 
-    The exports call it on the images they are given, `training.fit` on held-out arrays. Only what is certain is
+    The exports call it on the images they are given, `training.fit` on those held out. Only what is certain is
     reported: negative values or fractions below 1 where pixels are expected, values beyond 4 where scaled ones are.
 
     Args:
         model: any model.
-        images: an array or tensor of shape (batch, height, width, channels), or a list of which the first is one;
-            anything else, tensors without values yet, and models that do not say what they take, are passed over.
+        images: an array or tensor of shape (batch, height, width, channels), a batch that holds one in whatever form
+            `fit` takes it, or a `tf.data.Dataset` or `keras.utils.PyDataset` of batches, of which the first is looked
+            at. Generators, tensors without values yet, and models that do not say what they take, are passed over.
         stacklevel: of the warning.
 
     Warns:

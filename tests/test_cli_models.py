@@ -1,6 +1,7 @@
 """`predict`, `evaluate`, `quantize` and `profile` on models of every form: right answers, or one sentence."""
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,7 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_mobilenets.cli import app
+from keras_mobilenets.cli.job import Job
 from keras_mobilenets.export import export_tflite
+from keras_mobilenets.quantization import calibrate, quantize_model
+from keras_mobilenets.tasks import Classification
+from keras_mobilenets.tflite import audit
 
 SIZE = 16
 
@@ -161,3 +166,20 @@ def test_pixels_are_given_where_no_file_says_them(folder, tmp_path):
         assert result.exit_code == 1 and "ive --pixels, such as --pixels 0,1" in result.output.replace("\n", " ")
     result = call("quantize", tmp_path / "one.keras", tmp_path / "never.tflite", "--data", folder)
     assert result.exit_code == 1 and "Give --pixels" in result.output and not (tmp_path / "never.tflite").exists()
+
+
+def test_a_job_exports_what_is_partly_float_and_tells_it(tmp_path, capsys):
+    """A head of one's own with an activation that no runtime has in 8 bits is no reason to lose a finished training."""
+    inputs = keras.Input((16, 16, 3))
+    maps = layers.Conv2D(4, 3, activation="relu")(inputs)
+    scores = layers.Dense(2, activation="softmax")(
+        layers.GlobalAveragePooling2D()(layers.Activation("elu", name="own")(maps))
+    )
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3)).astype("float32")
+    quantized = quantize_model(keras.Model(inputs, scores), skip=["own"])
+    calibrate(quantized, images)
+    one = object.__new__(Job)
+    one.folder, one.task = tmp_path, Classification(2)
+    one.data = SimpleNamespace(class_names=["a", "b"], val=(images, np.zeros(8)))
+    assert not audit(one._exported(quantized)).is_integer
+    assert "in float, as asked or as runtimes have no integer form: own" in " ".join(capsys.readouterr().out.split())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_mobilenets.export import export_saved_model, export_tflite
+from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
 
@@ -82,6 +82,22 @@ def test_files_take_and_give_by_name(make, quantize, tmp_path):
     np.testing.assert_array_equal(next(iter(found.values())), next(iter(answers(in_order).values())))
     runner = file.file.signatures["serving_default"]
     assert list(runner["inputs"]) == list(file.input_names) == [one.name for one in file.file.inputs]
+
+
+@pytest.mark.needs("onnxruntime", "tf2onnx")
+@pytest.mark.parametrize("make", [image_and_table, detector])
+def test_onnx_files_take_and_give_by_name(make, tmp_path):
+    import onnxruntime
+
+    model, given = make()
+    report = export_onnx(model, tmp_path / "m.onnx", verify=given, verbose=False)
+    assert set(report.signatures) == set(given)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert {one.name for one in session.get_inputs()} == set(given)
+    found = session.run(None, {name: values[:5] for name, values in given.items()})
+    expected = [values[:5] for _, values in sorted(answers_of(model, given).items())]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def answers(found):

@@ -114,6 +114,18 @@ def assert_notices(use, images, right, message):
         use(*images.values())
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.images, np.zeros(len(self.images))
+
+
 @pytest.mark.parametrize(
     ("make", "right", "message"),
     [
@@ -126,13 +138,19 @@ def assert_notices(use, images, right, message):
 def test_models_notice(make, right, message, images):
     model = make()
     around = keras.Sequential([keras.Input(SHAPE), model])
-    for use in (lambda x: check_input_range(model, tf.constant(x)), lambda x: check_input_range(around, [x, None])):
+    forms = (
+        lambda x: check_input_range(model, tf.constant(x)),
+        lambda x: check_input_range(around, ({"table": np.zeros((len(x), 2)), "image": x}, None)),
+        lambda x: check_input_range(model, tf.data.Dataset.from_tensors((x, np.zeros(len(x))))),
+        lambda x: check_input_range(model, Batches(x)),
+    )
+    for use in forms:
         assert_notices(use, dict(images), right, message)
 
 
 def test_notice_passes_over_what_has_no_values(pixels, silence):
     model = MobileNet(SHAPE, alpha=0.25, weights=None, classes=2)
-    for given in (tf.data.Dataset.from_tensors(pixels), keras.Input(SHAPE), None):
+    for given in (iter([pixels]), keras.Input(SHAPE), None, tf.data.Dataset.from_tensors(pixels).take(0)):
         check_input_range(model, given)
 
 

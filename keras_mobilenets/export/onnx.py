@@ -11,7 +11,7 @@ import keras
 from keras_mobilenets.export import conversion, parity
 from keras_mobilenets.export.report import ServingReport
 from keras_mobilenets.export.samples import Samples
-from keras_mobilenets.export.signature import Signature
+from keras_mobilenets.export.signature import Signature, structured
 from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.quantization import is_quantized, strip_quantization
 from keras_mobilenets.utils import atomic_path, output_path, require, user_path
@@ -63,10 +63,11 @@ def export_onnx(
     signature = Signature.of(model, input_shape, Sizing(model).shapes)
     flat = conversion.flat_float32(strip_quantization(model) if is_quantized(model) else model, signature)
     samples = Samples(model, signature, None, verify, "auto")
-    specs = [keras.InputSpec(one.dtype, (None, *one.shape), name=one.name) for one in signature.inputs]
+    specs: list[Any] = [keras.InputSpec(one.dtype, (None, *one.shape), name=one.name) for one in signature.inputs]
     names = list(signature.outputs)
     with atomic_path(path) as temporary:
-        flat.export(str(temporary), format="onnx", verbose=False, input_signature=specs, opset_version=opset_version)
+        given = [structured(flat, specs)]
+        flat.export(str(temporary), format="onnx", verbose=False, input_signature=given, opset_version=opset_version)
         session = runtime.InferenceSession(temporary.read_bytes(), providers=["CPUExecutionProvider"])
         pairs = zip(signature.inputs, samples.verify, strict=True)
         answers = session.run(None, {one.name: values.astype(one.dtype) for one, values in pairs})

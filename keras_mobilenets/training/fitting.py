@@ -156,8 +156,7 @@ def _fit(
     epoch, step = done
     on_tensorflow = keras.backend.backend() == "tensorflow"
     val = data.val
-    if isinstance(val, tuple):  # of batches one would have to be read for it
-        check_input_range(trained_part(model), val[0], stacklevel=3)
+    check_input_range(trained_part(model), val, stacklevel=3)
     if step and on_tensorflow:
         _build_metrics(model, next(iter(_encoded(data.train_from(epoch, step), task))))
     with whole_batches(trained_part(model)):
