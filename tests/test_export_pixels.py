@@ -102,9 +102,9 @@ def test_files_answer_to_pixels_as_the_model_does(form, tmp_path):
         (tmp_path / "data" / NAMES[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "data" / NAMES[label] / f"{number}.png")
     expected = model.predict(images, verbose=0)
-    # int8: a few of 48 lie between two classes; V3 with random weights bears 8 bits badly. By chance it is a third, and
-    # on wrong pixels. So beside the share the file answers as the twin, and both correlate with the model, V3 by .88; on
-    # wrong pixels answers differ by .75 to 1 of their deviation, which is a correlation of .5 at most.
+    # int8: a few of 48 lie between two classes; V3 with random weights bears 8 bits badly. By chance, or on wrong
+    # pixels, it is a third. So beside the share the file answers as the twin, and both correlate with the model: V3 by
+    # .88, where answers to wrong pixels, off by .75 to 1 of their deviation, correlate by .5 at most.
     for quantize, share, alike in ((None, 1, 0.999), ("int8", 0.6, 0.75) if "V3" in form else ("int8", 0.9, 0.95)):
         path = tmp_path / f"{quantize}.tflite"
         given = {"calibration": images, "normalization": normalization, "labels": NAMES}
