@@ -142,8 +142,10 @@ def test_what_is_there_is_not_destroyed(files, runtime, tmp_path):
 def test_service(files, tmp_path):
     assert call("pi", files / "int8.tflite", tmp_path / "service", "--name", "Pets").exit_code == 0
     found = contents(tmp_path / "service")
-    assert {"service.py", "model.py", "images.py", "pictures.service", "requirements.txt", "README.md"} <= {*found}
-    for name in ("service.py", "model.py", "images.py"):
+    assert {"service.py", "model.py", "task.py", "images.py", "pictures.service", "requirements.txt", "README.md"} <= {
+        *found
+    }
+    for name in ("service.py", "model.py", "task.py", "images.py"):
         compile(found[name].read_text(), name, "exec")
     assert found["README.md"].read_text().startswith("# Pets\n")
     assert "classification of 2 classes, in pictures that it scales to 8 x 8 pixels." in found["README.md"].read_text()

@@ -20,14 +20,20 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
+from export_models import images, living
 from PIL import Image
 from runs import other_python
 from typer.testing import CliRunner
 
+from keras_mobilenets import LRASPP, MobileNet, SSDLite
 from keras_mobilenets.cli import app
+from keras_mobilenets.cli.models import tflite_model
 from keras_mobilenets.data import read_image
+from keras_mobilenets.export import export_tflite
+from keras_mobilenets.tasks import Detection, Embedding, Segmentation
 from keras_mobilenets.tflite import TFLiteModel
 
 CLIENTS, REQUESTS = 50, 10
@@ -250,3 +256,56 @@ def test_memory_stays_bounded(service):
     peak = service.memory()
     print(f"\n{resting / 1e6:.0f} MB at rest, {peak / 1e6:.0f} MB at most")
     assert peak < MEMORY
+
+
+TASKS = ["detection", "published detection", "segmentation", "embedding"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_answers_as_in_python(task, testdata, tmp_path):
+    """Without HTTP: the service's own module in its environment, beside the task here."""
+    path = file_of(task, testdata, tmp_path)
+    assert CliRunner().invoke(app, ["app", "pi", str(path), str(tmp_path / "service")]).exit_code == 0
+    picture = sorted((testdata / "data" / "coco256" / "images").rglob("*.jpg"))[100]
+    code = f"import json, model; print(json.dumps(model.Model()(open({str(picture)!r}, 'rb').read())))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [other_python("service"), "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path / "service", env=environment, check=True, capture_output=True, text=True
+    )
+    said, here = json.loads(done.stdout), tflite_model(path)
+    answer = here.predict(here.read(picture)[None])[0]
+    if task == "embedding":
+        np.testing.assert_allclose(said["vector"], answer, atol=1e-6)  # float32
+        return
+    expected = here.best(answer, 100)
+    assert len(expected) > 0 and [one["name"] for one in said["answers"]] == [one["name"] for one in expected]
+    # A mask here is as large as the model's input, there as the model gives it: shares differ by the pixels of edges.
+    tolerance = 0.02 if task == "segmentation" else 1e-6
+    for one, other in zip(said["answers"], expected, strict=True):
+        assert abs(one["score"] - other["score"]) <= tolerance
+        np.testing.assert_allclose(one.get("box", ()), other.get("box", ()), atol=1e-6)
+
+
+def file_of(task, testdata, folder):
+    if task == "published detection":
+        return testdata / "published" / "ssd_mobilenet_v1_coco_300_quant.tflite"
+    keras.utils.set_random_seed(0)
+    options = {"alpha": 0.35, "backbone_weights": None}
+    if task == "detection":
+        model, made = SSDLite("MobileNetV2", (96, 96, 3), classes=3, **options), Detection(3, (96, 96), alpha=0.35)
+    elif task == "segmentation":
+        model, made = LRASPP("MobileNetV2", (96, 96, 3), classes=4, **options), Segmentation(4)
+    else:
+        trunk = MobileNet((96, 96, 3), alpha=0.25, include_top=False, pooling="avg", weights=None)
+        vector = keras.layers.Dense(16, name="embedding")(trunk.output)
+        model, made = keras.Model(trunk.input, {"embedding": vector}), Embedding(16)
+    path = folder / "model.tflite"
+    export_tflite(
+        living(model, images(16, 96)),
+        path,
+        task=made,
+        verbose=False,
+        **({"decoded": False} if task == "detection" else {}),
+    )
+    return path

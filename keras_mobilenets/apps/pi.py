@@ -2,7 +2,7 @@
 
 Starlette on uvicorn: the lightest well-kept pair that refuses a body while it comes in; all of it is pure Python, so
 that it installs on every device that LiteRT has a wheel for. TensorFlow and this package are not needed there: pictures
-are read by this package's own module, which goes with the service.
+are read, and boxes chosen, by copies of this package's own modules.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import shutil
 
 from keras_mobilenets.apps.about import Deployed
-from keras_mobilenets.apps.writing import Folder, as_json, fill, new_folder
+from keras_mobilenets.apps.writing import TEMPLATES, Folder, as_json, fill, new_folder
 from keras_mobilenets.data import images
+from keras_mobilenets.tasks import boxes
 
-TASKS = ("classification",)
+TASKS = tuple(sorted(path.stem for path in (TEMPLATES / "pi" / "tasks").glob("*.py")))
 
 
 def write_pi(model: Deployed, output: Folder) -> None:
@@ -32,6 +33,9 @@ def write_pi(model: Deployed, output: Folder) -> None:
         raise ValueError(f"The service answers for {', '.join(TASKS)}, and this file is for {about['task']}")
     with new_folder(output) as folder:
         fill("pi", folder, about=about)
-        shutil.copyfile(images.__file__, folder / "images.py")
+        (folder / "tasks" / f"{about['task']}.py").rename(folder / "task.py")
+        shutil.rmtree(folder / "tasks")
+        for module in (images, boxes) if about["task"] == "detection" else (images,):
+            shutil.copy(str(module.__file__), folder)
         (folder / "model.json").write_text(as_json(about), encoding="utf-8")
         (folder / "model.tflite").write_bytes(model.file.content)

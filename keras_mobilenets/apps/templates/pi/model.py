@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from images import read_image
+from task import decode
 
 HERE = Path(__file__).parent
 ABOUT: dict[str, Any] = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
-TOP = 5
 
 
 class Model:
@@ -28,24 +28,24 @@ class Model:
         self._interpreter = Interpreter(model_path=str(HERE / "model.tflite"), num_threads=threads)
         self._interpreter.allocate_tensors()
 
-    def __call__(self, picture: bytes | np.ndarray) -> list[dict[str, Any]]:
-        """What the picture shows, the likeliest first: {"name": ..., "score": ...} each.
+    def __call__(self, picture: bytes | np.ndarray) -> dict[str, Any]:
+        """What the picture shows; task.py says in which form.
 
         Raises:
             BrokenImage: it is no whole picture.
         """
         given = ABOUT["input"]
         pixels = read_image(picture, (given["height"], given["width"]), channels=given["channels"], crop=ABOUT["crops"])
-        return decode(self._run(prepare(pixels)))
+        return decode(self._run(prepare(pixels)), ABOUT)
 
-    def _run(self, values: np.ndarray) -> list[np.ndarray]:
-        """The outputs as real numbers, in the order of `model.json`."""
+    def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs as real numbers, by the names in `model.json`, which are in the file's order."""
         with self._lock:
             self._interpreter.set_tensor(self._interpreter.get_input_details()[0]["index"], values[np.newaxis])
             self._interpreter.invoke()
             details = self._interpreter.get_output_details()
             given = [self._interpreter.get_tensor(one["index"])[0] for one in details]
-        return [real(values, one) for values, one in zip(given, ABOUT["outputs"], strict=True)]
+        return {one["name"]: real(values, one) for values, one in zip(given, ABOUT["outputs"], strict=True)}
 
 
 def prepare(pixels: np.ndarray) -> np.ndarray:
@@ -67,17 +67,3 @@ def real(values: np.ndarray, output: dict[str, Any]) -> np.ndarray:
     if output["scale"] is None:
         return values
     return (values.astype(np.float32) - output["zero_point"]) * np.float32(output["scale"])
-
-
-def decode(outputs: list[np.ndarray]) -> list[dict[str, Any]]:
-    """The likeliest classes."""
-    scores, options = outputs[0], ABOUT["options"]
-    if options["from_logits"]:
-        one_of_several = len(scores) > 1 and not options["multi_label"]
-        powers = np.exp(scores - scores.max())
-        scores = powers / powers.sum() if one_of_several else np.exp(-np.logaddexp(0, -scores))
-    if len(scores) == 1:
-        scores = np.array([1 - scores[0], scores[0]])
-    labels = ABOUT["labels"] or [f"class {index}" for index in range(len(scores))]
-    first = np.argsort(-scores, kind="stable")[:TOP]
-    return [{"name": labels[index], "score": float(scores[index])} for index in first]

@@ -64,12 +64,12 @@ class Service:
     async def answer(self, picture: Any) -> JSONResponse:
         began = time.perf_counter()
         try:
-            answers = await anyio.to_thread.run_sync(self.look, picture, limiter=self.decoding)
+            said = await anyio.to_thread.run_sync(self.look, picture, limiter=self.decoding)
         except BrokenImage as error:
             raise HTTPException(422, str(error)) from None
-        return JSONResponse({"answers": answers, "ms": round((time.perf_counter() - began) * 1e3, 1)})
+        return JSONResponse({**said, "ms": round((time.perf_counter() - began) * 1e3, 1)})
 
-    def look(self, picture: Any) -> list[dict[str, Any]]:
+    def look(self, picture: Any) -> dict[str, Any]:
         if isinstance(picture, bytes):
             check(picture)
         return self.model(picture)
