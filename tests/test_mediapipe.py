@@ -21,7 +21,7 @@ from keras_mobilenets import LRASPP, SSD300, MobileNet
 from keras_mobilenets.data import read_image
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.quantization import calibrate, quantize_model
-from keras_mobilenets.tasks import Detection, Segmentation, Suppression
+from keras_mobilenets.tasks import Detection, Embedding, Segmentation, Suppression
 from keras_mobilenets.tflite import TFLiteModel
 
 SIZE = 128
@@ -180,3 +180,35 @@ def test_colours_the_pixels_of_a_picture(mediapipe_python, integer, tmp_path):
     # It makes probabilities of the logits, as the file says. Its own build may round a step of these otherwise.
     assert (found["mask"] == task.decode(logits)[0]).mean() > 0.98
     assert np.abs(found["confidence"] - scores).mean() < 0.01
+
+
+EMBEDS = """
+import json, sys
+import mediapipe as mp
+from mediapipe.tasks.python import BaseOptions
+from mediapipe.tasks.python.vision import ImageEmbedder, ImageEmbedderOptions
+
+picture, model = sys.argv[1:]
+options = ImageEmbedderOptions(base_options=BaseOptions(model_asset_path=model), l2_normalize=True)
+with ImageEmbedder.create_from_options(options) as embedder:
+    (found,) = embedder.embed(mp.Image.create_from_file(picture)).embeddings
+print("vector" + json.dumps([found.head_name, found.embedding.tolist()]))
+"""
+
+
+@pytest.mark.parametrize("integer", [False, True], ids=["float32", "uint8"])
+def test_gives_the_vector_of_an_embedder(mediapipe_python, integer, tmp_path):
+    task = Embedding(16)
+    trunk = MobileNet((SIDE, SIDE, 3), alpha=0.25, include_top=False, weights=None)
+    model = living(keras.Model(trunk.input, task.head(trunk.output)), images(32, SIDE))
+    path = tmp_path / "model.tflite"
+    options = {"quantize": "int8", "calibration": images(16, SIDE)} if integer else {}
+    export_tflite(model, path, strict=integer, verbose=False, verify=images(1, SIDE), **options)
+    pixels = np.rint((images(1, SIDE) + 1) * 127.5).astype(np.uint8)
+    Image.fromarray(pixels[0]).save(tmp_path / "picture.png")
+    command = [mediapipe_python, "-c", EMBEDS, str(tmp_path / "picture.png"), str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    name, vector = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("vector"))[6:])
+    assert name == "embedding" and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    (answer,) = task.decode(TFLiteModel(path).predict(pixels))
+    assert np.dot(vector, answer) > 0.999  # its own build may round a step otherwise
