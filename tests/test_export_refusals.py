@@ -40,6 +40,26 @@ def test_pictures_that_are_no_numbers(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_numbers_that_are_none_only_once_they_are_folded(tmp_path):
+    """The runtime dies of them."""
+    broken = tiny()
+    variance = next(one for one in broken.variables if one.path.endswith("stem_dw_bn/moving_variance"))
+    variance.assign(-np.ones(variance.shape))
+    twin = quantize_model(broken)
+    with pytest.raises(ValueError, match="'stem_dw_bn_.*quant' saw values that are not finite|'stem_.*quant' saw"):
+        calibrate(twin, images(8))
+    variance.assign(np.ones(variance.shape))
+    twin = quantize_model(broken)
+    calibrate(twin, images(8))
+    next(one for one in twin.variables if one.path.endswith("stem_dw_bn/moving_variance")).assign(variance * -1)
+    with pytest.raises(ValueError, match="'stem_dw' has weights that are not finite numbers, once the normalization"):
+        export_tflite(twin, tmp_path / "m.tflite", verify=images(8), verbose=False)
+    pictures = images(8)
+    pictures[5, 0, 0, 0] = np.inf
+    with pytest.raises(ValueError, match="'image_quant' saw values that are not finite"):
+        calibrate(twin, pictures)
+
+
 def test_the_converter_is_quoted_in_a_sentence(tmp_path, capfd):
     class Cross(keras.layers.Layer):
         def call(self, inputs):

@@ -24,6 +24,9 @@ from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
 from keras_mobilenets.quantization.twin import target_for
 
 
+_TOO_LARGE = 1e9  # a weight that diverged: requantizing multiplies by 2**31 at most
+
+
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class ConstantFakeQuant(keras.layers.Layer):
     """Fake quantization with a constant range, as one TensorFlow operation that converters know.
@@ -243,6 +246,11 @@ class Deployment:
         cls = layer.float_class if quantized else type(layer)
         config = layer.float_config() if quantized else layer.get_config()
         weights = [kernel.astype("float32"), _not_uniform(bias.astype("float32"))]
+        if not all(np.all(np.abs(one) < _TOO_LARGE) for one in weights):  # of which, and of NaN, runtimes die
+            raise ValueError(
+                f"Layer {layer.name!r} has weights that are not finite numbers, once the normalization behind it is "
+                "folded in: moving variances below 0, or numbers that are too large. Train the model anew."
+            )
         return self.make(cls, config.pop("name"), value, weights, **{**config, "use_bias": True})
 
     def make(self, cls: Any, name: str, value: Any, weights: list[np.ndarray] | None = None, **config: Any) -> Any:

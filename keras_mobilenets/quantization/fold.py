@@ -39,7 +39,8 @@ def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray
         bias = bias + layer.input_shift * kernel.sum(axis=layer.kernel_axes).ravel()
     if norm is None:
         return kernel, bias
-    factor = 1.0 / np.sqrt(np.asarray(norm.moving_variance, "float64") + norm.epsilon)
+    with np.errstate(invalid="ignore", divide="ignore"):  # deployment refuses what comes of a variance below 0
+        factor = 1.0 / np.sqrt(np.asarray(norm.moving_variance, "float64") + norm.epsilon)
     if norm.scale:
         factor = factor * np.asarray(norm.gamma, "float64")
     bias = (bias - np.asarray(norm.moving_mean, "float64")) * factor

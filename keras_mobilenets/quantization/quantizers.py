@@ -49,6 +49,14 @@ class Quantizer(keras.layers.Layer):
         own = {"settings": self.settings and self.settings.get_config(), "output_name": self.output_name}
         return {**super().get_config(), **{name: value for name, value in own.items() if value is not None}}
 
+    def require_finite(self, ends: tuple[float, ...]) -> None:
+        """Raises a ValueError if values of no number were seen."""
+        if not np.isfinite(ends).all():
+            raise ValueError(
+                f"Layer {self.name!r} saw values that are not finite numbers (NaN or infinity): either the data hold "
+                "some, or the weights before it do."
+            )
+
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class FakeQuant(Quantizer):
@@ -188,6 +196,7 @@ class FakeQuant(Quantizer):
             raise ValueError(
                 f"Layer {self.name!r} has no range yet: train the model, or call `calibrate(model, data)`."
             )
+        self.require_finite(self.range)
 
     @property
     def scale(self) -> Any:
@@ -319,6 +328,7 @@ class InputQuant(Quantizer):
         """Raises a ValueError if the images that were seen do not fit the range."""
         slack = 0.25 * (self.high - self.low)  # what bicubic resizing and colour augmentation overshoot at most
         seen = tuple(float(ops.convert_to_numpy(end)) for end in (self.seen_low, self.seen_high))
+        self.require_finite(seen)
         scale, offset = self.normalization
         given, expected = (
             tuple(sorted(round((end - offset) / scale, 3) for end in ends)) for ends in (seen, (self.low, self.high))
