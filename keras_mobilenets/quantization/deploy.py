@@ -23,7 +23,6 @@ from keras_mobilenets.quantization.roles import Role, role_of
 from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
 from keras_mobilenets.quantization.twin import target_for
 
-
 _TOO_LARGE = 1e9  # a weight that diverged: requantizing multiplies by 2**31 at most
 
 
