@@ -24,6 +24,7 @@ from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.quantization import is_quantized, post_training_quantize, quantize_model
+from keras_mobilenets.tasks import task_of
 from keras_mobilenets.tasks.saved import saved_task
 from keras_mobilenets.training import quantize_aware
 
@@ -82,7 +83,9 @@ def export(request: Request) -> None:
     size = request.image_size
     given = None if size is None else (size, size, model.input_shape[-1])
     shape = Signature.of(model, given, Sizing(model).shapes).image.example
-    verify = _images(model, shape, request.verify, VERIFICATION_IMAGES, request.pixels)
+    task = saved_task(request.model) or task_of(model)
+    crop = task is None or task.crops
+    verify = _images(model, shape, request.verify, VERIFICATION_IMAGES, request.pixels, crop)
     if request.output.suffix == ".onnx":
         export_onnx(model, request.output, input_shape=given, verify=verify)
         return
@@ -99,8 +102,9 @@ def export(request: Request) -> None:
         request.output,
         quantize=quantize,
         input_shape=given,
+        task=task,
         labels=_labels(request),
-        calibration=_images(model, shape, request.calibration, CALIBRATION_IMAGES, request.pixels),
+        calibration=_images(model, shape, request.calibration, CALIBRATION_IMAGES, request.pixels, crop),
         verify=verify,
         normalization=normalization,
         **request.options,
@@ -137,7 +141,12 @@ def _labels(request: Request) -> Path | list[str] | None:
 
 
 def _images(
-    model: keras.Model, shape: tuple[int, ...], paths: Sequence[Path], limit: int, pixels: PixelScale | None
+    model: keras.Model,
+    shape: tuple[int, ...],
+    paths: Sequence[Path],
+    limit: int,
+    pixels: PixelScale | None,
+    crop: bool,
 ) -> np.ndarray | None:
     """Some of the pictures, evenly spread, as the model takes them; broken ones are named and left out."""
     if not paths:
@@ -146,7 +155,7 @@ def _images(
 
     def read(path: Path) -> np.ndarray | BrokenImage:
         try:
-            return read_image(path, (shape[0], shape[1]), channels=shape[2])
+            return read_image(path, (shape[0], shape[1]), channels=shape[2], crop=crop)
         except BrokenImage as error:
             return error
 
