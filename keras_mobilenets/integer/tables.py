@@ -70,10 +70,10 @@ class IntegerConcatenation(IntegerOperation):
             stored = np.float32(np.arange(first, last + 1) + source.zero_point)
             scale = np.float32(source.scale) * (np.float32(1) / np.float32(result.scale))
             real = stored * scale + np.float32(-source.zero_point) * scale
-            table = np.trunc(real + np.copysign(np.float32(0.5), real))  # half away from 0
+            rounded = np.trunc(real + np.copysign(np.float32(0.5), real))  # half away from 0
             same = source == result
-            found[f"table_{place}"] = np.float32(np.arange(first, last + 1) if same else table.clip(*result.limits))
-            found[f"first_{place}"] = np.int64(first)
+            found[f"table_{place}"] = np.float32(np.arange(first, last + 1) if same else rounded.clip(*result.limits))
+            found[f"first_{place}"] = np.asarray(first)
         return found
 
     def call(self, inputs):
