@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from keras_mobilenets import LRASPP, DeepLabV3
+from keras_mobilenets.tasks import Segmentation
+from keras_mobilenets.training import build_model
 
 
 def trained_parameters(model):
@@ -60,3 +62,8 @@ def test_one_answer_for_each_pixel(rng, builder, backbone, options):
 def test_bad_arguments_are_named(builder, arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}` must"):
         builder("MobileNetV3Large", backbone_weights=None, **arguments)
+
+
+def test_images_of_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="multiples of 16"):
+        build_model("MobileNet", Segmentation(3), image_size=100, alpha=0.25)

@@ -95,11 +95,17 @@ def lraspp_head(maps: Mapping[str, Any], *, classes: int, filters: int = FILTERS
 
     Returns:
         "mask".
+
+    Raises:
+        ValueError: the maps' sizes are no multiples of each other.
     """
     last = list(maps)[-1]
     stride = int(last.removeprefix("stride_"))
     fine = min(8, stride // 2)
     low, high = maps[f"stride_{fine}"], maps[last]
+    sizes = zip(low.shape[1:3], high.shape[1:3], strict=True)
+    if any(one is not None and one != other * (stride // fine) for one, other in sizes):
+        raise ValueError(f"The image must have a height and width that are multiples of {stride}.")
     x = common.convolution(high, filters, 1, name="head", activation="relu", **_SETTINGS)
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name="head_pool")(high)
     gate = Conv2D(filters, 1, use_bias=False, name="head_gate")(gate)
