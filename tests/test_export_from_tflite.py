@@ -307,3 +307,26 @@ def test_the_published_detector(testdata):
     assert model.output["scores"].shape == (None, 1917, 90)
     found = task.decode(model.predict(pixels / np.float32(127.5) - 1, batch_size=8, verbose=0))
     assert task.agreement(found, expected).mean() >= 0.9  # .947 of 128; the rest is the rounding of feature maps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "equal"),
+    [
+        # The rest of V1's is the mean of 16 values, whose halves a mean and a pool round to different sides, and of the
+        # last file channels without a kernel.
+        ("mobilenet_v1_0.25_128_quant", 0.9),
+        ("mobilenet_v2_1.0_224_quant", 1.0),
+        ("tf2_mobilenet_v2_1.0_224_ptq", 0.9),
+    ],
+)
+def test_twins_of_published_files_give_the_files_own_logits(testdata, name, equal):
+    file = testdata / "published" / f"{name}.tflite"
+    photographs = sorted((testdata / "data" / "imagenet_sample").glob("*.jpg"))[::100]
+    pixels = np.stack([read_image(path, TFLiteModel(file).input_shape[0]) for path in photographs])
+    twin, logits = from_tflite(file, quantized=True), []
+    for source in (file, twin):
+        stored = np.asarray(integer_model(source, logits=True)(pixels))
+        logits.append(stored.reshape(len(pixels), -1).astype(int) - np.iinfo(stored.dtype).min)
+    off = np.abs(logits[0] - logits[1])
+    assert (off == 0).mean() >= equal and (off <= 1).mean() >= 0.99

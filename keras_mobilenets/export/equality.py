@@ -60,6 +60,13 @@ class Run:
         return same & _equal(parity.predict(logits, self.taken, list(found)), found)
 
 
+def hindrance(model: QuantizedModel) -> str | None:
+    """Why the file cannot be expected to answer as the model is evaluated; None where it can."""
+    if any(getattr(layer, "kernel_range", None) is not None for layer in model.layers):
+        return "its kernels are on the grids of another file; this one's have a symmetric grid for each channel"
+    return model.inexact_reason
+
+
 def differences(found: parity.Parity) -> tuple[str, ...]:
     """A sentence where an exactly evaluated model is not its file; nothing where they are equal or not compared."""
     if found.equal in (None, found.images):

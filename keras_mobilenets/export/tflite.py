@@ -241,7 +241,7 @@ def _report(
     found = compared(expected)
     (parity.require_equal if made.scheme is None else parity.require_alike)(found)
     if isinstance(made.reference, QuantizedModel):
-        in_float, inexact = made.reference.float_layers, in_front or made.reference.inexact_reason
+        in_float, inexact = made.reference.float_layers, in_front or equality.hindrance(made.reference)
         if to_be_equal and inexact is None:
             found = dataclasses.replace(found, equal=int(run.equal(made.reference, expected).sum()))
     against_float = compared(parity.predict(model, samples.verify, names)) if made.is_post_training else None

@@ -6,18 +6,29 @@ import os
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, take_images
 from keras_mobilenets.interop.detectors import without_background
 from keras_mobilenets.interop.from_tflite_candidates import matching_model
 from keras_mobilenets.interop.from_tflite_reading import steps_of_file
 from keras_mobilenets.interop.from_tflite_steps import Foreign
-from keras_mobilenets.interop.from_tflite_weights import means_in_file, measure_statistics, set_ranges, set_weights
+from keras_mobilenets.interop.from_tflite_weights import (
+    means_in_file,
+    measure_statistics,
+    pixel_zero,
+    set_kernel_grids,
+    set_ranges,
+    set_weights,
+)
 from keras_mobilenets.quantization import quantize_model
 from keras_mobilenets.quantization.bias_correction import IMAGES as CORRECTION_IMAGES
 from keras_mobilenets.quantization.bias_correction import correct_biases
 from keras_mobilenets.tflite.edit.pixels import with_plain_border
 from keras_mobilenets.tflite.file import read_tflite
+
+BELOW_MIDDLE = 127
+"""The pixel that pads, in a file that puts 0 below the middle of [-1, 1] and not, as a twin does, above."""
 
 
 def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, quantized: bool = False) -> keras.Model:
@@ -40,9 +51,10 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
     Args:
         source: path of the file, or its content.
         images: some hundred images in [-1, 1], in whatever `fit` takes; the first 256 are used.
-        quantized: give the quantization-aware model, with the file's ranges of feature maps, instead of the float one.
-            Its kernels are rounded anew, to one symmetric grid for each channel: exact for a file that has such, else
-            about as much noise as the file's own rounding.
+        quantized: give the quantization-aware model instead of the float one, with the file's ranges of feature maps
+            and the file's own grid of each kernel, so that it answers as the file does. What it is exported to has a
+            symmetric grid for each channel of a kernel; where the file has one for all, that is another rounding, and
+            the export says so.
 
     Returns:
         A Keras model with as many classes as the file. A detector has the scores that the file chooses boxes by: a
@@ -75,6 +87,8 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
     if not quantized:
         return model
     fused = any(operator.name == "HARD_SWISH" for operator in graph.operators)
-    twin = quantize_model(model, target="npu" if fused else "xnnpack")
+    black = -1.0 if pixel_zero(graph) != BELOW_MIDDLE else np.nextafter(np.float32(-1), np.float32(0)).item()
+    twin = quantize_model(model, input_range=(black, 1.0), target="npu" if fused else "xnnpack")
     set_ranges(twin, pairs)
+    set_kernel_grids(graph, twin, pairs)
     return twin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from keras_mobilenets.graph import Graph as KerasGraph
 from keras_mobilenets.interop.from_tflite_reading import bias_of, kernel_of
 from keras_mobilenets.interop.from_tflite_steps import Step
 from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.quantization import FakeQuant
+from keras_mobilenets.quantization import FakeQuant, InputQuant
 from keras_mobilenets.tflite.file import Graph, Tensor
 from keras_mobilenets.tflite.runner import TFLiteModel, make_interpreter
 
@@ -38,12 +39,66 @@ def set_weights(graph: Graph, pairs: Pairs) -> None:
             norm.trainable = False
 
 
+def set_kernel_grids(graph: Graph, twin: keras.Model, pairs: Pairs) -> None:
+    """Gives each kernel the file's grid: one for all channels, or those of the channels to the last bit."""
+    for found, step in pairs:
+        if step.layer is None or not hasattr(step.layer, "kernel"):
+            continue
+        entry, tensor = graph.operands(found.operator)[:2]
+        source, layer = found.sources[0], twin.get_layer(step.layer.name)
+        scales = tensor.scales * np.float64((source.factor if source else 1.0) / found.factor)
+        if source is None:
+            scales = _scales_of_pixels(entry.scales[0], tensor.scales, _pixel_step(twin))
+        zero, limits = int(tensor.zero_points[0]), np.iinfo(tensor.dtype)
+        if len(scales) == 1:
+            layer.kernel_range = (limits.min - zero) * scales[0], (limits.max - zero) * scales[0]
+        elif not tensor.zero_points.any():
+            _stretch(layer, scales)
+
+
+def _pixel_step(twin: keras.Model) -> np.float32:
+    return next(np.float32(layer.scale) for layer in twin.layers if isinstance(layer, InputQuant))
+
+
+def _scales_of_pixels(entry: np.float32, scales: np.ndarray, step: np.float32) -> np.ndarray:
+    """Scales of the first kernel for pixels of another step, with which the runtime comes to the same products."""
+    wanted = entry * scales
+    return _those_beside(wanted.astype("float64") / step, lambda scale: scale * step == wanted)
+
+
+def _stretch(layer: Any, scales: np.ndarray) -> None:
+    """Makes a scale out of the largest value of each channel, which has lost the last bit of it, again."""
+    kernel = np.array(layer.kernel)
+    channels = kernel.reshape(-1, len(scales)) if layer.kernel_axes == (0, 1) else kernel.reshape(-1, kernel.shape[-1])
+    steps = scales.astype("float32")
+    ends = _those_beside(scales * 127, lambda end: np.float32(end.astype("float64") / 127) == steps)
+    is_end = np.abs(np.abs(channels) - ends) < scales / 2
+    layer.kernel.assign(np.where(is_end, np.sign(channels) * ends, channels).reshape(kernel.shape))
+
+
+def _those_beside(values: np.ndarray, fits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Of the float32 numbers around each value the nearest one that fits, or the nearest."""
+    found, *others = _beside(values)
+    for candidate in (found, *others)[::-1]:
+        found = np.where(fits(candidate), candidate, found)
+    return found.astype("float64")
+
+
 def _for_normalized_pixels(entry: Tensor, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first kernel and bias for images in [-1, 1] instead of `scale * (pixel - zero point)`."""
     scale = float(entry.scales[0])
-    zero_point = int(entry.zero_points[0]) - np.iinfo(entry.dtype).min
+    zero_point = _zero(entry)
     offset = scale * (127.5 - zero_point)  # of the middle of [-1, 1]
     return kernel * np.float32(127.5 * scale), bias + np.float32(offset) * kernel.sum((0, 1, 2))
+
+
+def pixel_zero(graph: Graph) -> int:
+    """The pixel that stands for 0 in a file, which is what convolutions pad with."""
+    return _zero(graph.tensors[graph.inputs[0]])
+
+
+def _zero(entry: Tensor) -> int:
+    return int(entry.zero_points[0]) - np.iinfo(entry.dtype).min
 
 
 def means_in_file(content: bytes, pairs: Pairs, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -86,4 +141,24 @@ def set_ranges(twin: keras.Model, pairs: Pairs) -> None:
     values = {name: found for found, step in pairs for name in step.names}
     for node in KerasGraph.of(twin).nodes:
         if isinstance(node.layer, FakeQuant) and node.layer.fixed_range is None:
-            node.layer.set_range(*values[node.inputs[0].name].range)
+            found = values[node.inputs[0].name]
+            node.layer.set_range(*float32_range(*found.range, np.float32(found.tensor.scales[0] / found.factor)))
+
+
+def float32_range(low: float, high: float, scale: np.float32) -> tuple[float, float]:
+    """The ends of a range, of the float32 around them those whose step is a scale to the last bit.
+
+    Products of scales that are off by one bit round some values in a hundred thousand to another integer.
+    """
+    near = [_beside(end) if end else [np.float32(0)] for end in (low, high)]
+    for first in near[0]:
+        for last in near[1]:
+            if np.float32((float(last) - float(first)) / 255.0) == scale:
+                return float(first), float(last)
+    return low, high
+
+
+def _beside(values: Any) -> np.ndarray:
+    """The float32 numbers near each value, the nearest first."""
+    middle = np.asarray(values, "float32")
+    return np.stack([middle + np.float32(steps) * np.spacing(middle) for steps in (0, 1, -1, 2, -2, 3, -3)])

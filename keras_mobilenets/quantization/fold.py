@@ -17,6 +17,9 @@ from keras_mobilenets.quantization.operations import Operation, operations_of
 from keras_mobilenets.quantization.quantizers import FakeQuant
 from keras_mobilenets.quantization.roles import Role, role_of
 
+NEAR_ONE = 1e-6
+"""A normalization that does nothing, as `from_tflite` makes it, still differs from 1 by rounding its epsilon."""
+
 
 def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Kernel and bias of a layer with its `input_shift` and the batch normalization behind it.
@@ -43,6 +46,7 @@ def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray
         factor = 1.0 / np.sqrt(np.asarray(norm.moving_variance, "float64") + norm.epsilon)
     if norm.scale:
         factor = factor * np.asarray(norm.gamma, "float64")
+    factor = np.where(np.abs(factor - 1) < NEAR_ONE, 1.0, factor)
     bias = (bias - np.asarray(norm.moving_mean, "float64")) * factor
     if norm.center:
         bias = bias + np.asarray(norm.beta, "float64")

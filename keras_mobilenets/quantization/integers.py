@@ -114,6 +114,7 @@ class IntegerDeployment(Deployment):
         self.operators: list[Operator] = []
         self.starts: list[Tensor] = []
         self.steps: dict[int, float] = {}  # the scales of feature maps in float64
+        self.rounded: tuple[np.ndarray, float] | None = None  # the kernel on its own grid, and its step, if it has one
         values: dict[Node, Any] = {}
         for node in graph.nodes:
             self.node = node
@@ -126,6 +127,12 @@ class IntegerDeployment(Deployment):
         outputs = [values[node].grid().index for node in keras.tree.flatten(graph.outputs)]
         inputs = tuple(tensor.index for tensor in self.starts)
         return Graph(tuple(self.tensors), tuple(self.operators), inputs, tuple(outputs))
+
+    def kernel(self, node: Node, value: Any) -> Any:
+        self.rounded = None
+        if getattr(node.layer, "kernel_range", None) is not None:
+            self.rounded = np.asarray(node.layer.quantized_kernel(), "float64"), node.layer.kernel_step
+        return super().kernel(node, value)
 
     def make(self, cls: Any, name: str, value: Any, weights: Any = None, **config: Any) -> Any:
         if cls is ConstantFakeQuant:
@@ -217,18 +224,25 @@ class IntegerDeployment(Deployment):
 
     def kernel_and_bias(self, source: Tensor, name: str, kernel: np.ndarray, bias: np.ndarray) -> list[Tensor]:
         """The kernel's integers, one grid for each output channel, and the bias in units of the accumulator."""
-        if name == "DEPTHWISE_CONV_2D":
-            kernel, axis = kernel.reshape(1, *kernel.shape[:2], -1), 3
-        else:
-            kernel, axis = np.moveaxis(kernel, 2 if name == "TRANSPOSE_CONV" else -1, 0), 0
+        axis = 3 if name == "DEPTHWISE_CONV_2D" else 0
+
+        def in_file(values: np.ndarray) -> np.ndarray:
+            if name == "DEPTHWISE_CONV_2D":
+                return values.reshape(1, *values.shape[:2], -1)
+            return np.moveaxis(values, 2 if name == "TRANSPOSE_CONV" else -1, 0)
+
         step = self.steps[source.index]  # the converter rounds neither factor to the float32 that it writes
-        scales = kernel_scales(kernel, axis, bias, step)
-        shape = [-1 if number == axis else 1 for number in range(kernel.ndim)]
-        data = np.clip(half_away(kernel / scales.reshape(shape)), -127, 127).astype("int8")
+        kernel = in_file(kernel)
+        if self.rounded is not None:
+            scales, data = folded_grid(kernel, axis, in_file(self.rounded[0]), self.rounded[1])
+        else:
+            scales = kernel_scales(kernel, axis, bias, step)
+            shape = [-1 if number == axis else 1 for number in range(kernel.ndim)]
+            data = np.clip(half_away(kernel / scales.reshape(shape)), -127, 127).astype("int8")
         steps = np.clip(half_away(bias.astype("float64") / (scales * step)), -(2**31), 2**31 - 1).astype("int32")
         zeros = np.zeros(len(scales), "int64")
         return [
-            self.add(kernel.shape, scales, zeros, data=data, axis=axis),
+            self.add(kernel.shape, scales, zeros, str(data.dtype), data, axis),
             self.add(bias.shape, scales * step, zeros, "int32", steps),
         ]
 
@@ -270,6 +284,14 @@ def kernel_scales(kernel: np.ndarray, axis: int, bias: np.ndarray, step: float) 
     scales = np.maximum(2 * largest, SMALLEST_SPAN) / 254.0
     bias = np.abs(bias.astype("float64"))
     return np.where(bias < LARGEST_BIAS * scales * step, scales, bias / LARGEST_BIAS / step)
+
+
+def folded_grid(kernel: np.ndarray, axis: int, rounded: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and integers of a kernel that was rounded to one grid and then multiplied by a factor for each channel."""
+    others = tuple(number for number in range(kernel.ndim) if number != axis)
+    before, after = (np.abs(one.astype("float64")).max(others) for one in (rounded, kernel))
+    factors = np.where(before > 0, after / np.where(before > 0, before, 1.0), 1.0)
+    return factors * step, half_away(rounded / step).astype("int16")
 
 
 def half_away(values: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mobilenets.layers import BatchNormalization
@@ -27,13 +28,15 @@ class QuantKernel(keras.layers.Layer):
             in the integer model, where it is an int32 in units of input scale times kernel scale.
         bias_offset: what deployment adds to the bias before it is rounded.
         normalized: whether a batch normalization follows, which rounds the bias that the two come to.
+        kernel_range: (low, high) of one grid of 256 values for the whole kernel, as files of uint8 have; by default
+            there is a symmetric one for each output channel, as files that are made today have.
     """
 
     float_class: type[keras.layers.Layer]
     """The layer that this one is without quantization."""
     kernel_axes: tuple[int, ...]
     """The axes of the kernel that share a grid; the others are the output channels."""
-    own_arguments = ("weight_bits", "input_shift", "input_quantizer", "bias_offset", "normalized")
+    own_arguments = ("weight_bits", "input_shift", "input_quantizer", "bias_offset", "normalized", "kernel_range")
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class QuantKernel(keras.layers.Layer):
         input_quantizer: str | None = None,
         bias_offset: float = 0.0,
         normalized: bool = False,
+        kernel_range: tuple[float, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -53,6 +57,7 @@ class QuantKernel(keras.layers.Layer):
         self.input_quantizer = input_quantizer
         self.bias_offset = float(bias_offset)
         self.normalized = normalized
+        self.kernel_range = kernel_range and tuple(kernel_range)
         self._quantizer: Callable[[], Any] = _nothing
 
     def wire(self, layers: dict[str, Any]) -> None:
@@ -64,8 +69,18 @@ class QuantKernel(keras.layers.Layer):
         quantizer = self._quantizer()
         if quantizer is None:
             return None
+        if self.kernel_range is not None:
+            channels = [
+                self.kernel.shape[axis] for axis in range(len(self.kernel.shape)) if axis not in self.kernel_axes
+            ]
+            return quantizer.scale * ops.full((int(np.prod(channels)),), self.kernel_step)
         scales = kernel_scale(ops.cast(self.kernel, "float32"), self.kernel_axes, self.weight_bits)
         return quantizer.scale * ops.reshape(scales, (-1,))
+
+    @property
+    def kernel_step(self) -> float | None:
+        """The step of the grid that the whole kernel has, if it has one."""
+        return None if self.kernel_range is None else (self.kernel_range[1] - self.kernel_range[0]) / 255.0
 
     def added_bias(self, kernel: Any) -> Any:
         """What is added to the sum of products, in float32: the bias and the share of `input_shift`."""
@@ -80,7 +95,10 @@ class QuantKernel(keras.layers.Layer):
 
     def quantized_kernel(self) -> Any:
         """The kernel in float32, on its integer grid."""
-        return fake_quant_kernel(ops.cast(self.kernel, "float32"), self.kernel_axes, self.weight_bits)
+        kernel = ops.cast(self.kernel, "float32")
+        if self.kernel_range is not None:
+            return fake_quant(kernel, *self.kernel_range)
+        return fake_quant_kernel(kernel, self.kernel_axes, self.weight_bits)
 
     def linear(self, inputs: Any, kernel: Any) -> Any:
         """The layer's operation without bias and activation."""
