@@ -123,10 +123,11 @@ def _examples(classes: list[str], found: Comparison) -> list[dict[str, Any]]:
         if isinstance(task, Embedding):
             names = [task.caption(None, one, classes) for one in truth]
             said, shown = _beside(task, found.pictures, answers, names, index)
+        pair = not np.array_equal(shown[0], shown[1])
         examples.append(
             {
-                "pictures": [data_uri(_png(one)) for one in (shown[:1] if np.array_equal(*shown) else shown)],
-                "pair": not np.array_equal(*shown),
+                "pictures": [data_uri(_png(one)) for one in (shown if pair else shown[:1])],
+                "pair": pair,
                 "caption": task.caption(answers[index], truth[index], classes),
                 "wrong": bool(wrong[index]),
                 "choices": [one for rank, one in enumerate(said) if rank == 0 or one["score"] >= VISIBLE],

@@ -128,7 +128,8 @@ def scan_boxes(
     if not read[1]:
         raise ValueError(f"No picture is left to hold out in {printable(folder)}")
     most = max(len(one.labels) for part in read for one in part)
-    return BoxFolder(names, *(_photos(part, max(most, 1)) for part in read), (*broken, *notes), found.kind)
+    train_photos, val_photos = (_photos(part, max(most, 1)) for part in read)
+    return BoxFolder(names, train_photos, val_photos, (*broken, *notes), found.kind)
 
 
 @dataclasses.dataclass

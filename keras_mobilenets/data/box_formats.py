@@ -204,7 +204,8 @@ def _voc(files: Files) -> Annotations | None:
         return None
     lists = {path.stem: set(path.read_text().split()) for path in files.of(".txt") if path.parent.name == "Main"}
     lists = {name: stems for name, stems in lists.items() if name in WORDS}
-    broken, splits = [], {}
+    broken: list[str] = []
+    splits: dict[str, list[Record]] = {}
     for path, content in every:
         if isinstance(content, str):
             broken.append(f"{printable(path)}: {content}")

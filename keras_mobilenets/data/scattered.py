@@ -71,7 +71,8 @@ def _canvas(images: np.ndarray, labels: np.ndarray, random: np.random.Generator)
     """One example: digits at random places, each in a square that no other is in."""
     canvas = np.full((CANVAS, CANVAS, 3), random.uniform(0, 80, 3))
     canvas += random.normal(0, 6, canvas.shape)
-    free, objects, mask = np.ones((CANVAS, CANVAS), bool), [], np.zeros((CANVAS, CANVAS, 1), np.uint8)
+    free, mask = np.ones((CANVAS, CANVAS), bool), np.zeros((CANVAS, CANVAS, 1), np.uint8)
+    objects: list[dict[str, Any]] = []
     wanted = random.integers(DIGITS[0], DIGITS[1] + 1)
     for _ in range(TRIALS * wanted):
         side = int(random.integers(SIDES[0], SIDES[1] + 1))

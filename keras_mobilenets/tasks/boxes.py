@@ -171,7 +171,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, most: int, least_score: floa
             break
         part = order[start : start + TOGETHER]
         over = overlap(boxes[part, np.newaxis], boxes[part]) > np.float32(most_overlap)
-        free = ~(overlap(boxes[part, np.newaxis], boxes[chosen]) > np.float32(most_overlap)).any(-1)
+        free: np.ndarray = ~np.any(overlap(boxes[part, np.newaxis], boxes[chosen]) > np.float32(most_overlap), axis=-1)
         for place, number in enumerate(part):
             if free[place] and len(chosen) < most:
                 chosen.append(number)

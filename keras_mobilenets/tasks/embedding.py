@@ -157,6 +157,10 @@ class Embedding:
         """The image as it is: a vector has no place in it."""
         return image
 
+    def examine(self, truth: Answers) -> list[str]:
+        """Nothing."""
+        return []
+
     def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
         """None."""
         return []
