@@ -42,6 +42,8 @@ class Value:
         sources: its operands, tensors or arrays.
         options: its options.
         weights: kernel and bias of a convolution.
+        rounded: the kernel on a grid of its own before anything is folded into it, and the grid's step; None where the
+            grid follows from the kernel.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +52,7 @@ class Value:
     sources: list[Any] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     weights: list[np.ndarray] = field(default_factory=list)
+    rounded: tuple[np.ndarray, float] | None = None
 
     dtype = "float32"
 
@@ -114,7 +117,6 @@ class IntegerDeployment(Deployment):
         self.operators: list[Operator] = []
         self.starts: list[Tensor] = []
         self.steps: dict[int, float] = {}  # the scales of feature maps in float64
-        self.rounded: tuple[np.ndarray, float] | None = None  # the kernel on its own grid, and its step, if it has one
         values: dict[Node, Any] = {}
         for node in graph.nodes:
             self.node = node
@@ -129,10 +131,10 @@ class IntegerDeployment(Deployment):
         return Graph(tuple(self.tensors), tuple(self.operators), inputs, tuple(outputs))
 
     def kernel(self, node: Node, value: Any) -> Any:
-        self.rounded = None
+        result = super().kernel(node, value)
         if getattr(node.layer, "kernel_range", None) is not None:
-            self.rounded = np.asarray(node.layer.quantized_kernel(), "float64"), node.layer.kernel_step
-        return super().kernel(node, value)
+            result.rounded = np.asarray(node.layer.quantized_kernel(), "float64"), node.layer.kernel_step
+        return result
 
     def make(self, cls: Any, name: str, value: Any, weights: Any = None, **config: Any) -> Any:
         if cls is ConstantFakeQuant:
@@ -194,7 +196,7 @@ class IntegerDeployment(Deployment):
             return [*sources, self.constant(*value.weights, symmetric=True)]
         if not value.weights:
             return sources
-        kernel, bias = self.kernel_and_bias(sources[0], value.name, *value.weights)
+        kernel, bias = self.kernel_and_bias(sources[0], value)
         return (
             [*sources[1:], kernel, sources[0], bias] if value.name == "TRANSPOSE_CONV" else [sources[0], kernel, bias]
         )
@@ -222,8 +224,9 @@ class IntegerDeployment(Deployment):
         data = np.clip(half_away(value / scale) + zero_point, -128, 127).astype("int8")
         return self.add(value.shape, scale, zero_point, data=data)
 
-    def kernel_and_bias(self, source: Tensor, name: str, kernel: np.ndarray, bias: np.ndarray) -> list[Tensor]:
+    def kernel_and_bias(self, source: Tensor, value: Value) -> list[Tensor]:
         """The kernel's integers, one grid for each output channel, and the bias in units of the accumulator."""
+        name, (kernel, bias) = value.name, value.weights
         axis = 3 if name == "DEPTHWISE_CONV_2D" else 0
 
         def in_file(values: np.ndarray) -> np.ndarray:
@@ -233,8 +236,8 @@ class IntegerDeployment(Deployment):
 
         step = self.steps[source.index]  # the converter rounds neither factor to the float32 that it writes
         kernel = in_file(kernel)
-        if self.rounded is not None:
-            scales, data = folded_grid(kernel, axis, in_file(self.rounded[0]), self.rounded[1])
+        if value.rounded is not None:
+            scales, data = folded_grid(kernel, axis, in_file(value.rounded[0]), value.rounded[1])
         else:
             scales = kernel_scales(kernel, axis, bias, step)
             shape = [-1 if number == axis else 1 for number in range(kernel.ndim)]
