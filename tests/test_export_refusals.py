@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from export_models import CLASSES, SIZE, images, tiny
 
-from keras_mobilenets.export import export_saved_model, export_tflite, parity
+from keras_mobilenets.export import export_onnx, export_saved_model, export_tflite, parity
 from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.layers import DepthwiseSeparableConv
 from keras_mobilenets.quantization import calibrate, quantize_model
@@ -58,6 +58,14 @@ def test_numbers_that_are_none_only_once_they_are_folded(tmp_path):
     pictures[5, 0, 0, 0] = np.inf
     with pytest.raises(ValueError, match="'image_quant' saw values that are not finite"):
         calibrate(twin, pictures)
+
+
+@pytest.mark.parametrize("export", [export_tflite, export_onnx])
+def test_a_keras_model_is_not_replaced(export, model, tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"weeks of work")
+    with pytest.raises(ValueError, match="`path` is that of the file to write"):
+        export(model, tmp_path / "model.keras", verbose=False)
+    assert (tmp_path / "model.keras").read_bytes() == b"weeks of work"
 
 
 def test_the_converter_is_quoted_in_a_sentence(tmp_path, capfd):

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.layers.plain import give_weights
 from keras_mobilenets.quantization.kinds import convertible
 from keras_mobilenets.serialization import load_model
-from keras_mobilenets.utils import SHOWN, quiet
+from keras_mobilenets.utils import SHOWN, output_path, quiet, user_path
 
 INPUT_DTYPES = ("uint8", "int8", "float32")
 
@@ -38,6 +39,21 @@ def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
                 "training diverged. Take weights from before, or train at a lower learning rate."
             )
     return model
+
+
+def exported_path(path: str | os.PathLike[str]) -> Path:
+    """Where an exported file goes, once it is known that nothing is lost by writing it.
+
+    Raises:
+        FileExistsError: as of `output_path`.
+        ValueError: it is the name of a Keras model, which what is made of it must not replace.
+    """
+    output_path(path)
+    if user_path(path).suffix.lower() in (".keras", ".h5", ".hdf5"):
+        raise ValueError(
+            f"`path` is that of the file to write, and this is a Keras model's name. Received: path={path}"
+        )
+    return user_path(path)
 
 
 def flat_float32(model: keras.Model, signature: Signature) -> keras.Model:

@@ -14,7 +14,7 @@ from keras_mobilenets.export.samples import Samples
 from keras_mobilenets.export.signature import Signature, structured
 from keras_mobilenets.export.sizing import Sizing
 from keras_mobilenets.quantization import is_quantized, strip_quantization
-from keras_mobilenets.utils import atomic_path, output_path, require, user_path
+from keras_mobilenets.utils import atomic_path, require
 
 
 def export_onnx(
@@ -55,8 +55,7 @@ def export_onnx(
     1.0
     """
     conversion.require_tensorflow()
-    path = user_path(path)
-    output_path(path)
+    path = conversion.exported_path(path)
     require("tf2onnx", "onnx")
     runtime = require("onnxruntime", "onnx")
     model = conversion.load(model)

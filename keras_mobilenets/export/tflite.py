@@ -27,7 +27,7 @@ from keras_mobilenets.tflite.file import TFLiteFile, read_tflite
 from keras_mobilenets.tflite.labels import labels_by_output, labels_of_task
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 from keras_mobilenets.tflite.runner import TFLiteModel
-from keras_mobilenets.utils import atomic_path, output_path, user_path
+from keras_mobilenets.utils import atomic_path
 
 
 def export_tflite(
@@ -120,8 +120,7 @@ def export_tflite(
     """
     conversion.require_tensorflow()
     _check_choices(quantize, input_dtype)
-    path = user_path(path)
-    output_path(path)
+    path = conversion.exported_path(path)
     model = conversion.load(model)
     target = target_for(model, target)
     sizing = Sizing(model)

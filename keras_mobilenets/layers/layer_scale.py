@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import keras
@@ -18,6 +19,9 @@ class LayerScale(keras.layers.Layer):
         initial: what each factor begins with; near 0, so that a deep network begins as its shortcuts. A number.
         **kwargs: of `keras.layers.Layer`.
 
+    Raises:
+        ValueError: `initial` is no number.
+
     Input shape: (..., channels), any range. Output shape: the same.
 
     Reference:
@@ -31,6 +35,8 @@ class LayerScale(keras.layers.Layer):
 
     def __init__(self, initial: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
+        if not isinstance(initial, Real):
+            raise ValueError(f"`initial` must be a number. Received: initial={initial!r}")
         self.initial = float(initial)
         self.supports_masking = True
 
