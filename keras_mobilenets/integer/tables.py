@@ -64,7 +64,7 @@ class IntegerConcatenation(IntegerOperation):
     arguments = ("axis", "target_shape")
 
     def numbers(self):
-        result, found = self.output_quantization, {}
+        result, found = self.output_quantization, dict[str, Any]()
         for place, source in enumerate(self.inputs_quantization):
             first, last = source.limits
             stored = np.float32(np.arange(first, last + 1) + source.zero_point)
