@@ -287,7 +287,7 @@ def sample_values(images: Any) -> np.ndarray | None:
     import keras
 
     leaves = keras.tree.flatten(_first_batch(images))
-    images = next((leaf for leaf in leaves if len(getattr(leaf, "shape", ())) == 4), next(iter(leaves), None))
+    images = next((leaf for leaf in leaves if len(getattr(leaf, "shape", None) or ()) == 4), next(iter(leaves), None))
     if isinstance(images, keras.KerasTensor) or not (hasattr(images, "shape") and hasattr(images, "dtype")):
         return None
     if type(images).__module__.startswith("tensorflow") and not hasattr(images, "numpy"):
@@ -313,7 +313,7 @@ def _first_batch(data: Any) -> Any:
 def check_input_range(model: Any, images: Any, *, stacklevel: int = 2) -> None:
     """Warns when images do not lie in the range that a model takes.
 
-    The exports call it on the images they are given, `training.fit` on those held out. Only what is certain is
+    The exports call it on the images they are given, `training.fit` on held-out arrays. Only what is certain is
     reported: negative values or fractions below 1 where pixels are expected, values beyond 4 where scaled ones are.
 
     Args:

@@ -156,7 +156,8 @@ def _fit(
     epoch, step = done
     on_tensorflow = keras.backend.backend() == "tensorflow"
     val = data.val
-    check_input_range(trained_part(model), val, stacklevel=3)
+    if isinstance(val, tuple):  # data that are read from files have the range that they are read in
+        check_input_range(trained_part(model), val, stacklevel=3)
     if step and on_tensorflow:
         _build_metrics(model, next(iter(_encoded(data.train_from(epoch, step), task))))
     with whole_batches(trained_part(model)):
