@@ -9,7 +9,7 @@ fake-quantized forward, and of `integer_model` on the file; and images per secon
 of the quantized model, and of the runtime on one thread. Without weights a model gets random ones with the batch
 statistics of photographs, and has no accuracy.
 
-Result: benchmarks/faithfulness.csv, a line for each model and target.
+Result: benchmarks/faithfulness.csv, a line for each model and target; rates are left empty where other work ran beside.
 """
 
 from __future__ import annotations
