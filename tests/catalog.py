@@ -105,7 +105,7 @@ BUILDERS = [
     Row("MobileNet", (64, 96, 3), (10,), 221_114, {**_TINY, "alpha": 0.25}),
     Row("MobileNetV2", (64, 96, 3), (10,), 423_018, {**_TINY, "alpha": 0.35}),
     Row("MobileNetV3Small", (64, 96, 3), (10,), 1_036_802, {**_TINY, "alpha": 0.75}, _PIXELS),
-    Row("MobileNetV3Large", (64, 96, 3), (10,), 873_018, {**_TINY, "alpha": 0.35}, _PIXELS),
+    Row("MobileNetV3Large", (64, 96, 3), (10,), 873_018, {**_TINY, "alpha": 0.35}, _PIXELS, slow=True),
     Row("MobileNetV4ConvSmall", (64, 96, 3), (10,), 429_194, {**_TINY, "alpha": 0.25}, _PIXELS),
     Row("MobileNetV4ConvMedium", (64, 96, 3), (10,), 890_642, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
     Row("MobileNetV4ConvLarge", (64, 96, 3), (10,), 2_394_882, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),

@@ -11,7 +11,7 @@ from export_models import SIZE
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_mobilenets import MobileNet, MobileNetV2
+from keras_mobilenets import MobileNet
 from keras_mobilenets.applications import pretrained
 from keras_mobilenets.cli import app
 from keras_mobilenets.cli.request import InputDtype, Quantize, Target
@@ -87,7 +87,7 @@ def test_pictures_come_cropped_and_normalized_as_in_evaluation(saved, pictures, 
 
 def test_imagenet_weights_bring_their_class_names(pictures, tmp_path, somewhere, monkeypatch):
     weights = tmp_path / "imagenet.weights.h5"
-    MobileNetV2((96, 96, 3), alpha=0.35, weights=None).save_weights(weights)
+    MobileNet((128, 128, 3), alpha=0.25, weights=None).save_weights(weights)
 
     def fetch(name, url, md5):
         if name.endswith(".json"):
@@ -95,7 +95,7 @@ def test_imagenet_weights_bring_their_class_names(pictures, tmp_path, somewhere,
         return str(weights)
 
     monkeypatch.setattr(pretrained, "_fetch", fetch)
-    given = ("MobileNetV2", "m.tflite", "--alpha", 0.35, "--image-size", 96, "--weights", "imagenet")
+    given = ("MobileNet", "m.tflite", "--alpha", 0.25, "--image-size", 128, "--weights", "imagenet")
     result = call(*given, "--quantize", "float32")
     assert result.exit_code == 0 and "no class names in the file" in result.output.replace("\n", " ")
     assert TFLiteModel("m.tflite").labels is None

@@ -14,10 +14,10 @@ PAPERS = [
     # arXiv:1704.04861, Table 13
     pytest.param(SSD300, "MobileNet", 91, 6.8, 1.2, 2, id="SSD300 V1"),
     # arXiv:1801.04381, Table 6
-    pytest.param(SSDLite, "MobileNet", 81, 5.1, 1.3, 2, id="SSDLite V1"),
-    pytest.param(SSDLite, "MobileNetV2", 81, 4.3, 0.8, 2, id="SSDLite V2"),
+    pytest.param(SSDLite, "MobileNet", 81, 5.1, 1.3, 2, id="SSDLite V1", marks=pytest.mark.slow),
+    pytest.param(SSDLite, "MobileNetV2", 81, 4.3, 0.8, 2, id="SSDLite V2", marks=pytest.mark.slow),
     # arXiv:1905.02244, Table 6
-    pytest.param(SSDLite, "MobileNetV3Large", 90, 4.97, 0.62, 1, id="SSDLite V3 Large"),
+    pytest.param(SSDLite, "MobileNetV3Large", 90, 4.97, 0.62, 1, id="SSDLite V3 Large", marks=pytest.mark.slow),
     pytest.param(SSDLite, "MobileNetV3Small", 90, 2.49, 0.21, 1, id="SSDLite V3 Small"),
 ]
 

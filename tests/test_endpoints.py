@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from marks import rest_slow
 
 from keras_mobilenets import MobileNet, MobileNetV2, MobileNetV3Large, MobileNetV3Small, endpoints, inline
 
@@ -65,7 +66,17 @@ def answers(model, tensors, x):
 
 @pytest.mark.parametrize(
     ("builder", "include_top"),
-    [(MobileNet, True), (MobileNetV2, True), (MobileNetV2, False), (MobileNetV3Small, True), (MobileNetV3Large, False)],
+    rest_slow(
+        [
+            (MobileNet, True),
+            (MobileNetV2, True),
+            (MobileNetV2, False),
+            (MobileNetV3Small, True),
+            (MobileNetV3Large, False),
+        ],
+        MobileNet,
+        MobileNetV3Small,
+    ),
 )
 def test_names_sizes_and_layers(builder, include_top, rng):
     model = builder(SHAPE, weights=None, include_top=include_top)

@@ -20,12 +20,20 @@ np.savez(sys.argv[2], *[keras.models.load_model(path)(images) for path in sys.ar
 """
 
 
-def test_equals_the_model_and_loads_without_this_package(tmp_path, rng):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["MobileNetV3Small"],
+        pytest.param(["MobileNet", "MobileNetV2", "MobileNetV4HybridMedium"], marks=pytest.mark.slow),
+    ],
+    ids=len,
+)
+def test_equals_the_model_and_loads_without_this_package(names, tmp_path, rng):
     images = rng.uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
     np.save(tmp_path / "images.npy", images)
     paths, expected = [], []
     options = {"weights": None, "classes": 5, "alpha": 0.25}
-    for name in ("MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV4HybridMedium"):
+    for name in names:
         model = getattr(keras_mobilenets.applications, name)((64, 64, 3), **options)
         for weight in model.weights:
             weight.assign(weight + rng.uniform(0, 0.05, weight.shape))

@@ -36,10 +36,12 @@ class FreezeQuantization(keras.callbacks.Callback):
 
     Example:
 
-    >>> model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=2)
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    >>> model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x)))
     >>> quantized = quantize_model(model)
     >>> quantized.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
-    >>> images, labels = np.zeros((4, 32, 32, 3)), np.array([0, 1, 0, 1])
+    >>> images, labels = np.zeros((4, 8, 8, 3)), np.array([0, 1, 0, 1])
     >>> history = quantized.fit(images, labels, epochs=2, verbose=0, callbacks=[FreezeQuantization(0, 1)])
     """
 
@@ -74,14 +76,16 @@ class KeepZeros(keras.callbacks.Callback):
 
     Example:
 
-    >>> model = MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=2)
-    >>> kernel = inline(model).get_layer("conv_pw_1").kernel
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    >>> model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x)))
+    >>> kernel = inline(model).get_layer("conv").kernel
     >>> _ = kernel.assign(kernel * (keras.ops.abs(kernel) > 0.1))
     >>> quantized = quantize_model(model)
     >>> quantized.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-    >>> images, labels = np.zeros((4, 32, 32, 3)), np.array([0, 1, 0, 1])
+    >>> images, labels = np.zeros((4, 8, 8, 3)), np.array([0, 1, 0, 1])
     >>> history = quantized.fit(images, labels, verbose=0, callbacks=[KeepZeros()])
-    >>> bool(np.all(quantized.get_layer("conv_pw_1").kernel.numpy()[kernel.numpy() == 0] == 0))
+    >>> bool(np.all(quantized.get_layer("conv").kernel.numpy()[kernel.numpy() == 0] == 0))
     True
     """
 
