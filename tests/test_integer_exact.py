@@ -67,7 +67,7 @@ def network(builder, **arguments):
 MODELS = {
     "V1": (network("MobileNet", alpha=0.25), "xnnpack"),
     "V2": (network("MobileNetV2", alpha=0.35), "xnnpack"),
-    "V3": (network("MobileNetV3Small", alpha=0.25), "xnnpack"),
+    "V3": (network("MobileNetV3Small", alpha=0.5), "xnnpack"),
     "u_net": (u_net, "xnnpack"),
     "heads": (heads, "xnnpack"),
     "heads-npu": (heads, "npu"),
