@@ -119,7 +119,9 @@ def main() -> None:
     }
     facts = {"seed": args.seed, "alpha": args.alpha, "image_size": size, "minutes": (time.process_time() - began) / 60}
     facts |= {"madds_millions": profile(student).madds / 1e6, "parameters": student.count_params()}
-    results = {name: {**facts, **score(data, answered.val[0], predict)} for name, predict in models.items()}
+    results: dict[str, dict[str, Any]] = {name: {} if name == "teacher" else dict(facts) for name in models}
+    for name, predict in models.items():
+        results[name] |= score(data, answered.val[0], predict)
     (folder / "metrics.json").write_text(json.dumps(results, indent=2))
     print(json.dumps(results, indent=2))
     if args.csv:
@@ -149,7 +151,7 @@ def in_batches(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, 
 def write_rows(path: Path, results: dict[str, dict[str, Any]]) -> None:
     """The results as a table, one row for each model."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["model", *next(iter(results.values()))], lineterminator="\n")
+        writer = csv.DictWriter(file, ["model", *results["tflite"]], lineterminator="\n")
         writer.writeheader()
         for name, one in results.items():
             shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in one.items()}
