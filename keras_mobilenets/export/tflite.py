@@ -234,7 +234,8 @@ def _report(
         steps = _steps(network, signature)
         return parity.measure(expected, run.answers, samples.source, steps=steps, scores=labelled or None, task=task)
 
-    names, in_float, inexact = list(signature.outputs), (), None
+    names, inexact = list(signature.outputs), None
+    in_float: tuple[str, ...] = ()
     to_be_equal = made.scheme == "int8" and isinstance(made.reference, QuantizedModel) and not in_front
     expected = parity.predict(made.reference, run.taken if to_be_equal else samples.verify, names)
     found = compared(expected)

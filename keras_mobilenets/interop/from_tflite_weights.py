@@ -45,6 +45,7 @@ def set_kernel_grids(graph: Graph, twin: keras.Model, pairs: Pairs) -> None:
         if step.layer is None or not hasattr(step.layer, "kernel"):
             continue
         entry, tensor = graph.operands(found.operator)[:2]
+        assert entry and tensor  # a convolution has both
         source, layer = found.sources[0], twin.get_layer(step.layer.name)
         scales = tensor.scales * np.float64((source.factor if source else 1.0) / found.factor)
         if source is None:

@@ -37,7 +37,7 @@ class LayerScale(keras.layers.Layer):
         super().__init__(**kwargs)
         if not isinstance(initial, Real):
             raise ValueError(f"`initial` must be a number. Received: initial={initial!r}")
-        self.initial = float(initial)
+        self.initial: float = float(initial)
         self.supports_masking = True
 
     def build(self, input_shape):

@@ -193,7 +193,7 @@ class IntegerDeployment(Deployment):
         """The tensors that the operation which waits reads, in the order of the file."""
         sources = [one if isinstance(one, Tensor) else self.constant(one) for one in value.sources]
         if value.name == "PRELU":
-            return [*sources, self.constant(*value.weights, symmetric=True)]
+            return [*sources, self.constant(value.weights[0], symmetric=True)]
         if not value.weights:
             return sources
         kernel, bias = self.kernel_and_bias(sources[0], value)

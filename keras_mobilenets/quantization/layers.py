@@ -97,7 +97,8 @@ class QuantKernel(keras.layers.Layer):
         """The kernel in float32, on its integer grid."""
         kernel = ops.cast(self.kernel, "float32")
         if self.kernel_range is not None:
-            return fake_quant(kernel, *self.kernel_range)
+            low, high = self.kernel_range
+            return fake_quant(kernel, low, high)
         return fake_quant_kernel(kernel, self.kernel_axes, self.weight_bits)
 
     def linear(self, inputs: Any, kernel: Any) -> Any:
