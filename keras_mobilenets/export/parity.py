@@ -27,7 +27,7 @@ class OutputParity:
 
     Attributes:
         name: of the output.
-        agreement: share of examples with the same highest score; None of outputs that are no scores.
+        agreement: share of examples with the same highest score, or as the task counts it; None of what is no score.
         max_difference, mean_difference: in its own unit.
         max_steps, mean_steps: the same in steps of the file's integers; None of a float output.
         noise: mean difference as a share of the standard deviation of the Keras model's output.
@@ -50,7 +50,7 @@ class OutputParity:
         return self.noise > limit and self.max_steps > ROUNDING_STEPS
 
     def __str__(self) -> str:
-        parts = [] if self.agreement is None else [f"top-1 agreement {self.agreement:.1%}"]
+        parts = [] if self.agreement is None else [f"agreement {self.agreement:.1%}"]
         if self.max_steps is not None:
             parts.append(f"largest difference {self.max_steps:.3g} steps, mean {self.mean_steps:.3g}")
         else:
