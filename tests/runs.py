@@ -35,8 +35,9 @@ def write_colours(folder, count, *, size=16, apart=40):
 
 
 def slow_but(values, *fast):
-    """Parameters of which some stand for all in the README's command; .ci/run takes the others."""
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    """Parameters of which some stand for all in the README's command; .ci/run all takes all. A tuple is its first."""
+    cases = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*case, marks=[] if case[0] in fast else pytest.mark.slow) for case in cases]
 
 
 def other_python(name):

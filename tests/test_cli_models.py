@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from marks import rest_slow
 from PIL import Image
+from runs import slow_but
 from typer.testing import CliRunner
 
 from keras_mobilenets.cli import app
@@ -63,7 +63,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", rest_slow(FORMS, "softmax", "grey sigmoid"))
+@pytest.mark.parametrize("form", slow_but(FORMS, "softmax", "grey sigmoid"))
 def test_every_form_of_classifier_is_asked_rightly(form, folder, tmp_path):
     made = model(*FORMS[form])
     made.save(tmp_path / "one.keras")

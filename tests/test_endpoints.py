@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from marks import rest_slow
+from runs import slow_but
 
 from keras_mobilenets import MobileNet, MobileNetV2, MobileNetV3Large, MobileNetV3Small, endpoints, inline
 
@@ -66,7 +66,7 @@ def answers(model, tensors, x):
 
 @pytest.mark.parametrize(
     ("builder", "include_top"),
-    rest_slow(
+    slow_but(
         [
             (MobileNet, True),
             (MobileNetV2, True),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from export_models import images as scaled_images
 from keras import layers as L
-from marks import rest_slow
 from PIL import Image
+from runs import slow_but
 from typer.testing import CliRunner
 
 from keras_mobilenets import MobileNetV3Small
@@ -90,7 +90,7 @@ def classifier(features, images):
     return keras.Model(image, L.Softmax(dtype="float32")(output))
 
 
-@pytest.mark.parametrize("form", rest_slow(FORMS, *FORMS.keys() - {"V3 in functional"}))
+@pytest.mark.parametrize("form", slow_but(FORMS, *FORMS.keys() - {"V3 in functional"}))
 def test_files_answer_to_pixels_as_the_model_does(form, tmp_path):
     keras.utils.set_random_seed(0)
     images = GIVEN.get(form, lambda pixels: pixels.astype(np.float32))(PIXELS)

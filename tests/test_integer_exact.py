@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from marks import rest_slow
+from runs import slow_but
 
 import keras_mobilenets as km
 from keras_mobilenets.tflite import TFLiteModel
@@ -75,7 +75,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=rest_slow(MODELS, *MODELS.keys() - {"V2"}))
+@pytest.fixture(scope="module", params=slow_but(MODELS, *MODELS.keys() - {"V2"}))
 def pair(request, tmp_path_factory):
     """A calibrated model, images as it takes them, and its file."""
     keras.utils.set_random_seed(0)

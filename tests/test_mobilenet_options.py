@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from marks import rest_slow
+from runs import slow_but
 
 from keras_mobilenets import MobileNet, MobileNetV2, MobileNetV3Large, MobileNetV3Small, applications, endpoints, inline
 from keras_mobilenets.applications import variants
@@ -14,7 +14,7 @@ from keras_mobilenets.applications.common import strides_and_dilations
 
 SMALLEST = {"MobileNet": 0.25, "MobileNetV2": 0.35, "MobileNetV3Small": 0.25, "MobileNetV3Large": 0.25}
 SMALLEST |= {"MobileNetV4ConvSmall": 0.25}  # for all five, which have one `_build`
-builders = pytest.mark.parametrize("builder", rest_slow(SMALLEST, "MobileNet", "MobileNetV3Small"))
+builders = pytest.mark.parametrize("builder", slow_but(SMALLEST, "MobileNet", "MobileNetV3Small"))
 SCALING = ("MobileNetV3Small", "MobileNetV3Large", "MobileNetV4ConvSmall")
 """Those that scale pixels themselves, and by default take images of any size."""
 
@@ -75,7 +75,7 @@ def test_smaller_stem_for_smaller_images(builder, stem_stride, smallest):
         ("MobileNetV3Small", {"minimalistic": True, "include_preprocessing": False}),
     ],
 )
-@pytest.mark.parametrize(("output_stride", "step"), rest_slow([(16, 2), (8, 4)], 8))
+@pytest.mark.parametrize(("output_stride", "step"), slow_but([(16, 2), (8, 4)], 8))
 def test_dilation_computes_the_same_features_more_densely(builder, arguments, output_stride, step, rng):
     """With even maps and "same" padding, a kernel with stride 2 is centred on the odd positions 1, 3, 5, ...
 

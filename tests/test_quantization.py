@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L
-from marks import rest_slow
+from runs import slow_but
 
 import keras_mobilenets as km
 from keras_mobilenets.quantization import (
@@ -75,7 +75,7 @@ def small(*, activation="relu", bias=False):
     return keras.Model(inputs, L.Dense(2, name="head")(x))
 
 
-@pytest.mark.parametrize("name", rest_slow(FAMILIES, "v1", "v3_small"))
+@pytest.mark.parametrize("name", slow_but(FAMILIES, "v1", "v3_small"))
 def test_uncalibrated_twin_computes_nearly_the_same(families, name):
     model, quantized = families(name)
     images = images_for(model)
@@ -84,7 +84,7 @@ def test_uncalibrated_twin_computes_nearly_the_same(families, name):
     assert np.abs(expected - found).max() < 0.15 * max(np.std(expected), 1e-2)
 
 
-@pytest.mark.parametrize("name", rest_slow(FAMILIES, "v1", "v3_small"))
+@pytest.mark.parametrize("name", slow_but(FAMILIES, "v1", "v3_small"))
 def test_strip_gives_the_float_model_back_to_the_bit(families, name):
     model, quantized = families(name)
     images = images_for(model)
@@ -94,7 +94,7 @@ def test_strip_gives_the_float_model_back_to_the_bit(families, name):
     np.testing.assert_array_equal(stripped(images), km.inline(model)(images))
 
 
-@pytest.mark.parametrize("name", rest_slow(FAMILIES, "v1", "v3_small"))
+@pytest.mark.parametrize("name", slow_but(FAMILIES, "v1", "v3_small"))
 def test_every_kernel_is_quantized_per_channel(families, name):
     model, quantized = families(name)
     kernels = (QuantConv2D, QuantDepthwiseConv2D, QuantDense)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L
-from marks import rest_slow
+from runs import slow_but
 
 import keras_mobilenets as km
 from keras_mobilenets.export.conversion import convert
@@ -100,7 +100,7 @@ def quantized_and_file(model, **settings):
     return quantized, true, found, TFLiteModel(content).predict(pixels), audit(content)
 
 
-@pytest.mark.parametrize("name", rest_slow(MODELS, "u_net", "unlike parts", "repeated map"))
+@pytest.mark.parametrize("name", slow_but(MODELS, "u_net", "unlike parts", "repeated map"))
 def test_what_is_joined_keeps_its_range(name):
     keras.utils.set_random_seed(0)
     model = MODELS[name]()

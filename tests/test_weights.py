@@ -12,14 +12,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from marks import rest_slow
+from runs import slow_but
 
 from keras_mobilenets import MobileNet, MobileNetV2, MobileNetV3Small, applications, inline
 from keras_mobilenets.applications import load_weights, pretrained, variants
 
 SHAPE = (64, 64, 3)
 BUILDERS = {"MobileNet": 0.25, "MobileNetV2": 0.35, "MobileNetV3Small": 0.25}
-builders = pytest.mark.parametrize("builder", rest_slow(BUILDERS, "MobileNet"))
+builders = pytest.mark.parametrize("builder", slow_but(BUILDERS, "MobileNet"))
 
 
 @functools.cache
