@@ -106,7 +106,7 @@ BUILDERS = [
     Row("MobileNetV2", (64, 96, 3), (10,), 423_018, {**_TINY, "alpha": 0.35}),
     Row("MobileNetV3Small", (64, 96, 3), (10,), 1_036_802, {**_TINY, "alpha": 0.75}, _PIXELS),
     Row("MobileNetV3Large", (64, 96, 3), (10,), 873_018, {**_TINY, "alpha": 0.35}, _PIXELS, slow=True),
-    Row("MobileNetV4ConvSmall", (64, 96, 3), (10,), 429_194, {**_TINY, "alpha": 0.25}, _PIXELS),
+    Row("MobileNetV4ConvSmall", (64, 96, 3), (10,), 429_194, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
     Row("MobileNetV4ConvMedium", (64, 96, 3), (10,), 890_642, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
     Row("MobileNetV4ConvLarge", (64, 96, 3), (10,), 2_394_882, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),
     Row("MobileNetV4HybridMedium", (64, 96, 3), (10,), 1_183_266, {**_TINY, "alpha": 0.25}, _PIXELS, slow=True),

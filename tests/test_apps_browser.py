@@ -30,6 +30,12 @@ PROGRAM = Path(__file__).parent / "browser_program.py"
 SHAPES = [("RGB", (311, 253)), ("L", (60, 41)), ("RGBA", (500, 700)), ("RGB", (224, 224)), ("RGB", (97, 640))]
 
 
+@pytest.fixture(autouse=True)
+def browser():
+    """Nothing is made for a browser that is not there."""
+    other_python("browser")
+
+
 def in_browser(page, **request):
     command = [other_python("browser"), str(PROGRAM), json.dumps({"page": str(page), **request})]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -38,7 +44,6 @@ def in_browser(page, **request):
 
 
 def write_page(model, folder):
-    other_python("browser")
     result = CliRunner().invoke(app, ["app", "web", str(model), str(folder)])
     assert result.exit_code == 0, result.output
     return folder

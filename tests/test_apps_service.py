@@ -264,12 +264,13 @@ TASKS = ["detection", "published detection", "segmentation", "embedding"]
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_answers_as_in_python(task, testdata, tmp_path):
     """Without HTTP: the service's own module in its environment, beside the task here."""
+    python = other_python("service")
     path = file_of(task, testdata, tmp_path)
     assert CliRunner().invoke(app, ["app", "pi", str(path), str(tmp_path / "service")]).exit_code == 0
     picture = sorted((testdata / "data" / "coco256" / "images").rglob("*.jpg"))[100]
     code = f"import json, model; print(json.dumps(model.Model()(open({str(picture)!r}, 'rb').read())))"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    command = [other_python("service"), "-c", code]
+    command = [python, "-c", code]
     done = subprocess.run(
         command, cwd=tmp_path / "service", env=environment, check=True, capture_output=True, text=True
     )

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from runs import slow_but
 
 from keras_mobilenets.data import BrokenImage, known_datasets, load, read_image, scan_folder
 
@@ -218,7 +219,7 @@ def test_datasets_that_cannot_be_used_say_why(pixels, folder):
         load(folder, image_size=32, class_names=["one", "two"])
 
 
-@pytest.mark.parametrize("augment", ["auto", EVERYTHING], ids=["light", "everything"])
+@pytest.mark.parametrize("augment", slow_but(["auto", [*EVERYTHING]], "auto"), ids=["light", "everything"])
 def test_epochs_depend_on_their_number_alone(folder, augment):
     data = load(folder, image_size=16, batch_size=4, seed=3, augment=augment)
     stream = data.train_from(0).as_numpy_iterator()

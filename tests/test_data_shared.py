@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from runs import slow_but
 
 from keras_mobilenets.data import load, load_grain
 
@@ -63,7 +64,9 @@ def check_slices(whole, shares, size_of):
                 assert np.array_equal(mine, all_of_it[process * size : (process + 1) * size])
 
 
-@pytest.mark.parametrize("augment", ["crop_flip", ("crop", "rand_augment"), ("crop", "random_erasing", "mix_up")])
+@pytest.mark.parametrize(
+    "augment", slow_but(["crop_flip", ["crop", "rand_augment"], ["crop", "random_erasing", "mix_up"]], "crop_flip")
+)
 def test_shares_are_slices_of_the_whole_batches(pictures, augment):
     data = load(pictures, image_size=16, batch_size=BATCH, augment=augment, seed=3)
     shares = [data.shared(process, PROCESSES) for process in range(PROCESSES)]

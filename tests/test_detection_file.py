@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from export_models import images, living
+from runs import slow_but
 
 from keras_mobilenets import SSD300, SSDLite
 from keras_mobilenets.export import export_tflite
@@ -25,7 +26,7 @@ PIXELS = np.rint((images(4, SIZE) + 1) * 127.5).astype(np.uint8)
 MODELS = {"sigmoid": (SSDLite, "MobileNetV2", 0.35), "softmax": (SSD300, "MobileNet", 0.25)}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=slow_but(MODELS, "softmax"))
 def detector(request):
     builder, backbone, alpha = MODELS[request.param]
     background = request.param == "softmax"

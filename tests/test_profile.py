@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+from runs import slow_but
 from typer.testing import CliRunner
 
 from keras_mobilenets import MobileNet, MobileNetV2, MobileNetV3Small, export_tflite
@@ -56,7 +57,7 @@ def tensorflow_madds(model):
     return sum(counts.get(name, 0) for name in ("Conv2D", "DepthwiseConv2dNative", "MatMul")) / 2
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but(SMALL, "V1", "V3"))
 def test_multiply_adds_are_those_of_tensorflows_profiler(name):
     model = SMALL[name]()
     assert profile(model).madds == pytest.approx(tensorflow_madds(model), rel=1e-3)

@@ -34,7 +34,7 @@ FAMILIES = {
     "v3_large_no_top": lambda: km.MobileNetV3Large(SHAPE, alpha=0.75, weights=None, include_top=False, pooling="avg"),
     "v3_minimalistic": lambda: km.MobileNetV3Small(SHAPE, alpha=0.75, weights=None, classes=4, minimalistic=True),
 }
-NAMES = slow_but(FAMILIES, "v2", "v3_small")
+NAMES = slow_but(FAMILIES, "v3_small")
 
 Case = collections.namedtuple("Case", "model quantized deployed content pixels")
 
@@ -209,7 +209,7 @@ def test_each_layer_fed_the_same_integers_differs_by_at_most_one_step(cases, nam
     assert total > 1000 and flips / total < 2e-3  # biases, which `deployable` leaves to the converter to round
 
 
-@pytest.mark.parametrize("name", ["v2", "v3_small"])
+@pytest.mark.parametrize("name", slow_but(["v2", "v3_small"], "v3_small"))
 def test_integers_of_kernels_and_biases_are_the_trained_ones(cases, name):
     one = cases(name)
     engine = runtime(one.content, delegate=False)
@@ -383,6 +383,7 @@ def test_a_model_without_ranges_is_not_deployed():
         deployable(quantize_model(model), target="toaster")
 
 
+@pytest.mark.slow
 def test_sixteen_bit_graph_has_symmetric_grids():
     model = km.MobileNetV3Small(SHAPE, alpha=0.75, weights=None, classes=4)
     images = as_taken(model, pixels(8))

@@ -229,9 +229,9 @@ FAMILY = (64, 64, 3)  # at 32 the last maps are of one pixel, and the converter 
 @pytest.mark.parametrize(
     "build",
     [
-        slow(lambda: km.MobileNet(FAMILY, alpha=0.25, weights=None, classes=4)),
+        lambda: km.MobileNet(FAMILY, alpha=0.25, weights=None, classes=4),
         slow(lambda: km.MobileNetV2(FAMILY, alpha=0.35, weights=None, classes=4, classifier_activation=None)),
-        lambda: km.MobileNetV3Small(FAMILY, alpha=0.75, weights=None, classes=4),
+        slow(lambda: km.MobileNetV3Small(FAMILY, alpha=0.75, weights=None, classes=4)),
     ],
     ids=["v1", "v2", "v3_small"],
 )

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from runs import write_colours
+from runs import slow_but, write_colours
 
 from keras_mobilenets.applications import MobileNetV2
 from keras_mobilenets.data import load
@@ -72,7 +72,7 @@ def test_fit_learns_and_tells_its_history(data):
     assert history.history["val_accuracy"][-1] == 1.0  # the classes' brightness does not even overlap
 
 
-@pytest.mark.parametrize("stop", [0, 2])
+@pytest.mark.parametrize("stop", slow_but([0, 2], 2))
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(data, tmp_path, stop):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     whole = small_model()
@@ -237,7 +237,7 @@ def test_fine_tuning_trains_the_head_and_then_the_stages(data, tmp_path):
     assert all(np.array_equal(one, other) for one, other in zip(tuned.weights, resumed.weights, strict=True))
 
 
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("quantized", slow_but([False, True], True))
 def test_a_student_learns_what_only_the_teacher_knows(data, quantized):
     """The teacher calls light pictures the first class; against the labels the student agrees with it."""
     teacher = small_model()
