@@ -154,7 +154,7 @@ def test_foreign_graphs_are_refused_with_reasons(model, quantize, reason, tmp_pa
     ("builder", "options", "target"),
     [
         (MobileNetV3Small, {"alpha": 0.25}, "xnnpack"),
-        (MobileNetV3Small, {"alpha": 0.25}, "npu"),
+        pytest.param(MobileNetV3Small, {"alpha": 0.25}, "npu", marks=pytest.mark.slow),
         pytest.param(MobileNetV3Small, {"alpha": 0.35, "minimalistic": True}, "tflite-micro", marks=pytest.mark.slow),
         pytest.param(MobileNetV3Large, {"alpha": 0.35}, "edgetpu", marks=pytest.mark.slow),
         pytest.param(MobileNetV2, {"alpha": 0.75, "classifier_activation": None}, "npu", marks=pytest.mark.slow),

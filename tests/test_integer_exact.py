@@ -128,7 +128,7 @@ def test_weights_that_change_are_taken_over(pair, tmp_path):
     assert len(quantized.get_weights()) == len(before)  # the integers are no weights
 
 
-@pytest.mark.parametrize("pair", ["V3"], indirect=True)
+@pytest.mark.parametrize("pair", ["V1"], indirect=True)
 def test_exact_can_be_switched_off(pair):
     quantized, images, path = pair
     quantized.exact = False

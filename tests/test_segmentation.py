@@ -96,6 +96,7 @@ def test_bad_arguments_are_named(arguments):
         Segmentation(**{"classes": 3, **arguments})
 
 
+@pytest.mark.slow
 def test_a_network_learns_where_things_are(rng):
     keras.utils.set_random_seed(0)
     truth = np.zeros((4, 64, 64), np.uint8)
