@@ -414,7 +414,8 @@ def model_of(*layers, shape=(8, 8, 3)):
         (small, {"weight_bits": 9}, "`weight_bits` must be from 2 to 8"),
         (small, {"activation_bits": 1}, "`activation_bits` must be from 2 to 16"),
         (small, {"observer": "mean"}, "`observer` must be"),
-        (small, {"input_range": (1.0, 2.0)}, "must hold 0"),
+        (small, {"input_range": (1.0, 1.0)}, r"`input_range` must be \(low, high\), finite and unlike.*Received"),
+        (small, {"input_range": (0.0, float("nan"))}, "`input_range` must be"),
     ],
 )
 def test_refusals_name_the_layer_and_what_to_do(make, arguments, message):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.quantization.observers import Observer, get_observer
 
@@ -30,6 +31,9 @@ class Settings:
 
     def __post_init__(self):
         check_target(self.target)
+        given = self.input_range
+        for ends in given.values() if isinstance(given, dict) else [given]:
+            _check_ends(ends)
         get_observer(self.observer)
         if not 2 <= self.weight_bits <= 8:
             raise ValueError(f"`weight_bits` must be from 2 to 8. Received: weight_bits={self.weight_bits}")
@@ -60,6 +64,18 @@ class Settings:
             given = _ends(given)
         named = isinstance(observer, str)
         return cls(**{**config, "input_range": given, "observer": observer if named else get_observer(observer)})
+
+
+def _check_ends(ends: Any) -> None:
+    """Refuses what is no range of pixels."""
+    if ends is None:
+        return
+    values = np.broadcast_arrays(*(np.asarray(end, float) for end in ends)) if len(ends) == 2 else []
+    if len(values) != 2 or not np.isfinite(values).all() or np.any(values[0] == values[1]):
+        raise ValueError(
+            "`input_range` must be (low, high), finite and unlike: what pixels 0 and 255 are. "
+            f"Received: input_range={ends}"
+        )
 
 
 def _ends(given: Any) -> Ends:
