@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from runs import slow_but
 
 from keras_mobilenets.data import load
 
@@ -58,7 +59,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("batched", slow_but([False, True], True))
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_pictures_and_labels_is_read_alike(form, batched):
     given = dataset(*FORMS[form])

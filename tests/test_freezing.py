@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from runs import slow_but
 
 from keras_mobilenets.applications import MobileNet, MobileNetV2, MobileNetV3Small
 from keras_mobilenets.layers import inline
@@ -34,7 +35,7 @@ def warned(model):
     return [str(one.message) for one in found]
 
 
-@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("builder", slow_but(BUILDERS, "MobileNetV2"))
 def test_halves_of_the_normalization_are_named(builder):
     base = network(builder)
     for layer in normalizations(base):

@@ -14,7 +14,7 @@ from keras_mobilenets.applications.common import strides_and_dilations
 
 SMALLEST = {"MobileNet": 0.25, "MobileNetV2": 0.35, "MobileNetV3Small": 0.25, "MobileNetV3Large": 0.25}
 SMALLEST |= {"MobileNetV4ConvSmall": 0.25}  # for all five, which have one `_build`
-builders = pytest.mark.parametrize("builder", slow_but(SMALLEST, "MobileNet", "MobileNetV3Small"))
+builders = pytest.mark.parametrize("builder", slow_but(SMALLEST, "MobileNetV3Small"))
 SCALING = ("MobileNetV3Small", "MobileNetV3Large", "MobileNetV4ConvSmall")
 """Those that scale pixels themselves, and by default take images of any size."""
 
