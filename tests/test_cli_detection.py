@@ -52,6 +52,7 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_saved_detector_is_asked_alike_in_either_form(saved, pictures, tmp_path):
     found = []
     for name in ("float.keras", "model.tflite"):

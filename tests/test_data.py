@@ -261,6 +261,7 @@ def test_a_fifth_of_the_pictures_is_erased_in_part(tmp_path):
     assert changed.max() < 0.5
 
 
+@pytest.mark.slow
 def test_rand_augment_changes_most_pictures_and_not_their_labels(folder):
     plain, changed = (
         load(folder, image_size=32, batch_size=8, augment=augment).train_from(0).as_numpy_iterator()
@@ -272,6 +273,7 @@ def test_rand_augment_changes_most_pictures_and_not_their_labels(folder):
     assert sum(not np.array_equal(*pair) for pair in zip(before, after, strict=True)) >= 4
 
 
+@pytest.mark.slow
 def test_mixed_pictures_are_trained_on(folder):
     import keras
 

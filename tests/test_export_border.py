@@ -66,6 +66,7 @@ def test_its_meaning_can_be_read(plain):
     assert with_plain_border(expected) is expected
 
 
+@pytest.mark.slow
 def test_only_for_xnnpack_and_uint8(tmp_path):
     model, path = tiny(), tmp_path / "m.tflite"
     found = {}

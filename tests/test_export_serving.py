@@ -71,6 +71,7 @@ def test_jpegs_of_different_sizes_in_one_batch(served):
     assert np.ptp(together, axis=0).max() > 0.01
 
 
+@pytest.mark.slow
 def test_quantized_and_sizeless_models_are_served(model, tmp_path):
     quantized = quantize_model(model)
     calibrate(quantized, images(16))

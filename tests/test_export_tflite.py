@@ -335,6 +335,7 @@ def test_other_backends_are_told_what_to_do(model, tmp_path, monkeypatch):
         export_tflite(model, tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 def test_calibration_in_whatever_fit_takes(model, tmp_path):
     import tensorflow as tf
 

@@ -122,6 +122,7 @@ def test_reference_kernels(exported):
     np.testing.assert_array_equal(ours, runtime(content, images, "reference"))
 
 
+@pytest.mark.slow
 def test_quantized_model_is_exported_on_the_way(tmp_path):
     model = km.MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=5)
     quantized = km.quantize_model(model)

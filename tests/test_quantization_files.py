@@ -244,6 +244,7 @@ def test_file_and_model_agree_on_the_outputs(cases, name):
     assert np.abs(expected - found).mean() < 0.5 * np.std(expected, axis=0).mean() + float(scale)
 
 
+@pytest.mark.slow
 def test_target_with_hard_swish_gets_the_operation():
     found = audit(case(km.MobileNetV3Small(SHAPE, alpha=0.75, weights=None, classes=4), target="tflite-micro").content)
     assert found.is_integer and found.conversions_inside == ()

@@ -51,6 +51,7 @@ def test_file_is_equal_to_the_bit_and_says_what_it_is_for(made):
     assert (task.classes, task.decode(found.predict(PIXELS), (SIZE, SIZE)).shape) == (3, (4, SIZE, SIZE))
 
 
+@pytest.mark.slow
 def test_the_class_of_each_pixel_inside(made, tmp_path):
     _, _, quantized, path, _ = made
     inside = tmp_path / "inside.tflite"

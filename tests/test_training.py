@@ -154,6 +154,7 @@ def test_small_images_get_a_small_stem(size, height):
     assert inline(model).get_layer("out_relu").output.shape[1] == height
 
 
+@pytest.mark.slow
 def test_weights_with_and_without_top_give_the_same_features(tmp_path):
     keras.utils.set_random_seed(1)
     whole = MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=1000)
