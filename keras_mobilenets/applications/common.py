@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import keras
 
+from keras_mobilenets.applications.variants import check_builder
 from keras_mobilenets.applications.weights import load_weights
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.activations import activation_layer
@@ -237,6 +238,42 @@ def pool(x: Any, pooling: str | None) -> Any:
     if pooling == "avg":
         return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     return keras.layers.GlobalMaxPooling2D(name="max_pool")(x) if pooling == "max" else x
+
+
+def on_backbone(
+    backbone: str,
+    input_shape: Sequence[int | None],
+    head: Callable[[Mapping[str, Any]], Any],
+    *,
+    kind: str,
+    name: str | None,
+    weights: Weights,
+    backbone_weights: Weights,
+    free: Collection[str] = (),
+    **options: Any,
+) -> keras.Model:
+    """Puts a head on a builder's feature maps, and makes the model; without a name it is called after its kind.
+
+    Args:
+        backbone: name of the builder.
+        input_shape: of the builder.
+        head: gives the answers on the maps of `endpoints`.
+        kind: of network.
+        name, weights, free: see `finish`.
+        backbone_weights: the builder's `weights`.
+        **options: of the builder.
+    """
+    from keras_mobilenets import applications  # whose builders use this module
+
+    builder = getattr(applications, check_builder(backbone))
+    trunk = builder(tuple(input_shape), include_top=False, weights=backbone_weights, **options)
+    outputs = head(applications.endpoints(trunk))
+    return finish(outputs, trunk.inputs[0], name=name or f"{kind}_{trunk.name}", weights=weights, free=free)
+
+
+def larger(x: Any, factors: int | tuple[int, int], name: str) -> Any:
+    """Maps some times as large, interpolated."""
+    return keras.layers.UpSampling2D(factors, interpolation="bilinear", name=name)(x)
 
 
 def finish(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 
-from keras_mobilenets import applications
 from keras_mobilenets.applications import common
-from keras_mobilenets.applications.variants import check_builder
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.convolution import Conv2D
 
@@ -86,24 +85,19 @@ def DeepLabV3(
             f"`input_shape` must have a height and width, multiples of {output_stride} unless resize=False. "
             f"Received: input_shape={tuple(input_shape)}"
         )
-    trunk = getattr(applications, check_builder(backbone))(
-        tuple(input_shape),
+    head = partial(deeplab_head, classes=classes, aspp=aspp, neck=neck, resize=resize, filters=filters, dropout=dropout)
+    return common.on_backbone(
+        backbone,
+        input_shape,
+        head,
+        kind="deeplabv3",
+        name=name,
+        weights=weights,
+        backbone_weights=backbone_weights,
         alpha=alpha,
-        include_top=False,
-        weights=backbone_weights,
         output_stride=output_stride,
         **options,
     )
-    head: dict[str, Any] = {
-        "classes": classes,
-        "aspp": aspp,
-        "neck": neck,
-        "resize": resize,
-        "filters": filters,
-        "dropout": dropout,
-    }
-    outputs = deeplab_head(applications.endpoints(trunk), **head)
-    return common.finish(outputs, trunk.inputs[0], name=name or f"deeplabv3_{trunk.name}", weights=weights)
 
 
 def deeplab_head(
@@ -130,7 +124,7 @@ def deeplab_head(
     features = maps[last] if neck else maps.get(f"{last}_block", maps[last])
     image = keras.layers.GlobalAveragePooling2D(keepdims=True, name="image_pool")(features)
     image = common.convolution(image, filters, 1, name="image_conv", activation="relu", **_SETTINGS)
-    branches = [_larger(image, tuple(features.shape[1:3]), "image_resize")]
+    branches = [common.larger(image, tuple(features.shape[1:3]), "image_resize")]
     branches.append(common.convolution(features, filters, 1, name="aspp_0", activation="relu", **_SETTINGS))
     for number, rate in enumerate(RATES if aspp else (), 1):
         branches.append(_atrous(features, filters, max(rate * 16 // stride, 1), f"aspp_{number}"))
@@ -138,11 +132,7 @@ def deeplab_head(
     x = common.convolution(x, filters, 1, name="aspp_project", activation="relu", **_SETTINGS)
     x = keras.layers.Dropout(dropout, name="aspp_dropout")(x) if dropout else x
     x = Conv2D(classes, 1, name="classes" if resize else "mask")(x)
-    return {"mask": _larger(x, (stride, stride), "mask") if resize else x}
-
-
-def _larger(x: Any, factors: tuple[int, int], name: str) -> Any:
-    return keras.layers.UpSampling2D(factors, interpolation="bilinear", name=name)(x)
+    return {"mask": common.larger(x, (stride, stride), "mask") if resize else x}
 
 
 def _atrous(x: Any, filters: int, rate: int, name: str) -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 
-from keras_mobilenets import applications
 from keras_mobilenets.applications import common
-from keras_mobilenets.applications.variants import check_builder
 from keras_mobilenets.layers import Conv2D
 
 FILTERS = 128
@@ -73,17 +72,18 @@ def LRASPP(
             f"`input_shape` must have a height and width that are multiples of {output_stride}. "
             f"Received: input_shape={tuple(input_shape)}"
         )
-    builder = getattr(applications, check_builder(backbone))
-    trunk = builder(
-        tuple(input_shape),
+    return common.on_backbone(
+        backbone,
+        input_shape,
+        partial(lraspp_head, classes=classes, filters=filters),
+        kind="lraspp",
+        name=name,
+        weights=weights,
+        backbone_weights=backbone_weights,
         alpha=alpha,
-        include_top=False,
-        weights=backbone_weights,
         output_stride=output_stride,
         **options,
     )
-    outputs = lraspp_head(applications.endpoints(trunk), classes=classes, filters=filters)
-    return common.finish(outputs, trunk.inputs[0], name=name or f"lraspp_{trunk.name}", weights=weights)
 
 
 def lraspp_head(maps: Mapping[str, Any], *, classes: int, filters: int = FILTERS) -> dict[str, Any]:
@@ -110,10 +110,6 @@ def lraspp_head(maps: Mapping[str, Any], *, classes: int, filters: int = FILTERS
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name="head_pool")(high)
     gate = Conv2D(filters, 1, use_bias=False, name="head_gate")(gate)
     x = keras.layers.Multiply(name="head_mul")([x, keras.layers.Activation("sigmoid", name="head_sigmoid")(gate)])
-    x = _larger(x, stride // fine, "head_resize")
+    x = common.larger(x, stride // fine, "head_resize")
     parts = [Conv2D(classes, 1, name="high_classes")(x), Conv2D(classes, 1, name="low_classes")(low)]
-    return {"mask": _larger(keras.layers.Add(name="classes")(parts), fine, "mask")}
-
-
-def _larger(x: Any, factor: int, name: str) -> Any:
-    return keras.layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)
+    return {"mask": common.larger(keras.layers.Add(name="classes")(parts), fine, "mask")}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 
-from keras_mobilenets import applications
 from keras_mobilenets.applications import common
-from keras_mobilenets.applications.variants import check_builder
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.convolution import Conv2D
 
@@ -117,12 +116,18 @@ def _build(
     options: dict[str, Any],
 ) -> keras.Model:
     common.check_classes(head["classes"], None, published=False)
-    builder = getattr(applications, check_builder(backbone))
-    trunk = builder(tuple(input_shape), alpha=head["alpha"], include_top=False, weights=backbone_weights, **options)
-    outputs = ssd_head(applications.endpoints(trunk), **head)
-    of_classes = [f"scores_{index}" for index in range(len(head["anchors"]))]
-    title = name or f"{kind}_{trunk.name}"
-    return common.finish(outputs, trunk.inputs[0], name=title, weights=weights, free=of_classes)
+    return common.on_backbone(
+        backbone,
+        input_shape,
+        partial(ssd_head, **head),
+        kind=kind,
+        name=name,
+        weights=weights,
+        backbone_weights=backbone_weights,
+        free=[f"scores_{index}" for index in range(len(head["anchors"]))],
+        alpha=head["alpha"],
+        **options,
+    )
 
 
 def ssd_head(
