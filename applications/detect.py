@@ -17,16 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from keras_mobilenets.data import load_detection
 from keras_mobilenets.export import export_tflite
 from keras_mobilenets.tasks import Detection
-from keras_mobilenets.tasks.task import each
 from keras_mobilenets.tflite import TFLiteModel
 from keras_mobilenets.training import build_model, fit, quantize_aware, recipe
+from keras_mobilenets.training.fitting import held_out_score
 
 
 def main() -> None:
@@ -54,22 +53,14 @@ def main() -> None:
 
     path = folder / "model.tflite"
     export_tflite(quantized, path, task=task, labels=data.class_names, verify=data.val, strict=True)
-    results = {
-        name: evaluate(task, data, one)
-        for name, one in {"float": model, "qat": quantized, "tflite": TFLiteModel(path)}.items()
+    predictions = {
+        "float": model.predict_on_batch,
+        "qat": quantized.predict_on_batch,
+        "tflite": TFLiteModel(path).predict,
     }
+    results = {name: held_out_score(predict, data, task) for name, predict in predictions.items()}
     (folder / "metrics.json").write_text(json.dumps(results, indent=2))
     print(json.dumps(results, indent=2))
-
-
-def evaluate(task: Detection, data: Any, model: keras.Model | TFLiteModel) -> dict[str, float | None]:
-    """COCO's average precisions of a model on the held-out pictures."""
-    answers, truth = [], []
-    for images, targets in data.val.as_numpy_iterator():
-        outputs = model.predict(images) if isinstance(model, TFLiteModel) else model.predict_on_batch(images)
-        answers += [*task.decode(outputs)]
-        truth += [*each(targets)]
-    return task.score(answers, truth)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -258,6 +258,15 @@ def _in_batches(val: Any, batch_size: int) -> Iterator[Any]:
     return (tuple(part[at : at + batch_size] for part in val) for at in range(0, len(val[0]), batch_size))
 
 
+def held_out_score(predict: Callable[[np.ndarray], Any], data: TrainingData, task: Task) -> dict[str, float | None]:
+    """The task's figures of the held-out pictures, by what gives a model's or a file's outputs for a batch."""
+    answers, truth = [], []
+    for images, targets in _in_batches(data.val, data.batch_size):
+        answers += [*task.decode(predict(np.asarray(images)), tuple(images.shape[1:3]))]
+        truth += [*each(keras.tree.map_structure(np.asarray, targets))]
+    return task.score(answers, truth)
+
+
 class _Scored(keras.callbacks.Callback):
     """Decodes and scores the held-out images after each epoch: for a headline that no metric of Keras computes."""
 
@@ -266,12 +275,7 @@ class _Scored(keras.callbacks.Callback):
         self.task, self.data = task, data
 
     def on_test_end(self, logs=None):
-        answers, truth = [], []
-        for images, targets in _in_batches(self.data.val, self.data.batch_size):
-            outputs = self.model.predict_on_batch(np.asarray(images))
-            answers += [*self.task.decode(outputs, tuple(images.shape[1:3]))]
-            truth += [*each(keras.tree.map_structure(np.asarray, targets))]
-        self.found = self.task.score(answers, truth)
+        self.found = held_out_score(self.model.predict_on_batch, self.data, self.task)
 
     def on_epoch_end(self, epoch, logs=None):
         logs |= {f"val_{name}": value for name, value in self.found.items() if value is not None}
