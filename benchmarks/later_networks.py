@@ -21,6 +21,18 @@ DETECTORS: dict[str, dict[str, tuple[tuple[Any, ...], dict[str, Any], str, str]]
         "V2 + SSDLite": (("SSDLite", "MobileNetV2", 81), {}, "0.8", "4.3"),
     },
     "V3 Table 6": {
+        "V2 0.35": (
+            ("SSDLite", "MobileNetV2", 90),
+            {"alpha": 0.35, "background": True, "reduced_tail": True},
+            "0.16",
+            "0.93",
+        ),
+        "V2 0.5": (
+            ("SSDLite", "MobileNetV2", 90),
+            {"alpha": 0.5, "background": True, "reduced_tail": True},
+            "0.27",
+            "1.54",
+        ),
         "V3-Large": (("SSDLite", "MobileNetV3Large", 90), {}, "0.62", "4.97"),
         "V3-Large, reduced tail": (("SSDLite", "MobileNetV3Large", 90), {"reduced_tail": True}, "0.51", "3.22"),
         "V3-Small": (("SSDLite", "MobileNetV3Small", 90), {}, "0.21", "2.49"),

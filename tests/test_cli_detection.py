@@ -72,12 +72,25 @@ def test_a_saved_detector_is_asked_alike_in_either_form(saved, pictures, tmp_pat
 def test_data_are_looked_at_before_anything_is_trained(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ("--task", "detection", "--data", pictures, "--image-size", SIZE)
-    result = call("train", *options, "--dry-run")
+    result = call("train", *options, "--anchors", "0.3", "--dry-run")
     assert result.exit_code == 0 and "anchors overlap" in result.output and not list(tmp_path.iterdir())
     refused = call("train", *options, "--strict", "--dry-run")
     assert refused.exit_code == 1 and "1 boxes or pictures are left out" in refused.output
     wrong = call("train", *options, "--augment", "mix_up")
     assert wrong.exit_code == 2 and "zoom_out" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--task", "detection", "--anchors", "tall"), "torchvision or a scale"),
+        (("--task", "detection", "--anchors", "1.5"), "between 0 and 0.95"),
+        (("--anchors", "0.1"), "is for detection, not classification"),
+    ],
+)
+def test_anchors_that_are_none_are_refused(options, words):
+    refused = call("train", *options)
+    assert refused.exit_code == 2 and words in " ".join(refused.output.replace("│", " ").split())
 
 
 @pytest.mark.slow

@@ -107,3 +107,12 @@ def test_pictures_show_true_and_found_boxes():
 def test_anchors_ask_for_as_many_maps():
     with pytest.raises(ValueError, match="`map_sizes` must have 1 entries"):
         Anchors(((1.0,),), ((0.5,),)).around([(2, 2), (1, 1)])
+
+
+def test_anchors_that_cover_small_boxes_are_named(rng):
+    corners = rng.uniform(0, 0.9, (40, 2))
+    truth = [{"boxes": np.concatenate([corners, corners + 0.06], -1), "labels": np.zeros(40)}]
+    lines = Detection(1).examine(truth)
+    assert lines[1].startswith("anchors overlap 0.0% of them by 0.5") and "(--anchors 0." in lines[2]
+    large = [{"boxes": np.array([[0.1, 0.1, 0.9, 0.9]]), "labels": np.zeros(1)}]
+    assert len(Detection(1).examine(large)) == 2

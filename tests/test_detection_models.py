@@ -22,6 +22,15 @@ PAPERS = [
 ]
 
 
+def test_a_reduced_tail_narrows_the_last_map_of_v2():
+    options = {"alpha": 0.5, "classes": 90, "background": True, "backbone_weights": None}
+    wide, narrow = (SSDLite("MobileNetV2", (64, 64, 3), reduced_tail=tail, **options) for tail in (False, True))
+    # arXiv:1905.02244, Table 6, prints 1.54 M; one parameter for each channel of a normalization.
+    norms = sum(one.gamma.shape[0] for one in inline(narrow).layers if isinstance(one, keras.layers.BatchNormalization))
+    assert sum(int(np.prod(one.shape)) for one in narrow.trainable_weights) - norms == 1_549_319
+    assert inline(wide).get_layer("Conv_1").filters == 1280
+
+
 def test_as_many_parameters_as_torchvision():
     anchors = torchvision_anchors().per_pixel
     options = {"background": True, "anchors": anchors, "reduced_tail": True, "backbone_weights": None}

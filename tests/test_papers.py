@@ -25,7 +25,7 @@ def test_every_table_is_there(cells):
         **{"V1 Table 2": 4, "V1 Table 3": 4, "One layer": 4, "V1 Table 4": 2, "V1 Table 5": 2, "V1 Table 6": 4},
         **{"V1 Table 7": 4, "V1 TF-slim": 16, "V2 Table 2": 11, "V2 Table 4": 3, "V2 TF-slim": 22},
         **{"V3 Table 1": 20, "V3 Table 2": 16, "V3 Table 3": 5, "V3 Table 9": 19, "V3 minimalistic": 2},
-        **{"V1 Table 13": 1, "V2 Table 6": 2, "V3 Table 6": 4, "torchvision": 2, "V4": 5},
+        **{"V1 Table 13": 1, "V2 Table 6": 2, "V3 Table 6": 6, "torchvision": 2, "V4": 5},
         **{"V2 Table 7": 3, "V3 Table 8": 4},
     }
     page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")

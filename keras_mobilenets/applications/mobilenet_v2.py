@@ -59,6 +59,7 @@ def MobileNetV2(
     output_stride: int = 32,
     stem_stride: int = 4,
     dropout: float = 0.0,
+    reduced_tail: bool = False,
     divisor: int = 8,
     normalization: str | None = "batch",
     momentum: float = 0.999,
@@ -86,6 +87,7 @@ def MobileNetV2(
         stem_stride: how much the first convolution and the first strided block halve: 4 as published, 2 for images
             of about 64x64, 1 for 32x32. The weights are the same.
         dropout: rate before the classifier, in [0, 1).
+        reduced_tail: whether the last convolution, too, has fewer channels for `alpha` < 1, as published for detection.
         divisor: widths are multiples of it; 1 in the published segmentation networks of `alpha` < 1.
         normalization: "batch", or None for convolutions with a bias instead.
         momentum: of the batch normalization.
@@ -115,17 +117,22 @@ def MobileNetV2(
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=include_top)
     size = image.shape[1]
     if weights == "imagenet":
-        common.check_published(normalization=(normalization, "batch"), divisor=(divisor, 8))
+        common.check_published(
+            normalization=(normalization, "batch"), divisor=(divisor, 8), reduced_tail=(reduced_tail, False)
+        )
         size = pretrained.published_size("MobileNetV2", alpha, image)
         weights = pretrained.pretrained_path("MobileNetV2", alpha, size, include_top=include_top)
     settings = {"normalization": normalization, "momentum": momentum, "epsilon": epsilon}
     steps = common.strides_and_dilations(STRIDES, output_stride=output_stride, stem_stride=stem_stride)
-    x = _trunk(image, partial(make_divisible, divisor=divisor), alpha, steps, settings)
+    last = LAST_FILTERS * (alpha if reduced_tail else max(alpha, 1.0))
+    x = _trunk(image, partial(make_divisible, divisor=divisor), alpha, last, steps, settings)
     x = _top(x, classes, dropout, classifier_activation) if include_top else common.pool(x, pooling)
     return common.finish(x, image, name=name or f"mobilenetv2_{alpha:0.2f}_{size}", weights=weights)
 
 
-def _trunk(x: Any, width: Any, alpha: float, steps: list[tuple[int, int]], settings: dict[str, Any]) -> Any:
+def _trunk(
+    x: Any, width: Any, alpha: float, last_filters: float, steps: list[tuple[int, int]], settings: dict[str, Any]
+) -> Any:
     (stem_strides, _), *steps = steps
     stem = {"name": "Conv1", "bn_name": "bn_Conv1", "activation": "relu6", **settings}
     x = common.convolution(x, width(STEM_FILTERS * alpha), 3, strides=stem_strides, **stem)
@@ -141,7 +148,7 @@ def _trunk(x: Any, width: Any, alpha: float, steps: list[tuple[int, int]], setti
             name=f"block_{index}" if index else "expanded_conv",
         )(x)
     last = {"name": "Conv_1", "activation_prefix": "out", "activation": "relu6", **settings}
-    return common.convolution(x, width(LAST_FILTERS * max(alpha, 1.0)), 1, **last)
+    return common.convolution(x, width(last_filters), 1, **last)
 
 
 def _top(x: Any, classes: int, dropout: float, activation: Activation) -> Any:

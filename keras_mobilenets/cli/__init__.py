@@ -84,6 +84,15 @@ def train(
         list[str],
         typer.Option(callback=checks.augment, help="; ".join(f"{name}: {one.words}" for name, one in LOADERS.items())),
     ] = ["auto"],  # noqa: B006
+    anchors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            callback=checks.anchors,
+            show_default="ssd",
+            help="Of detection: ssd, torchvision, or ssd's from a smaller scale on, such as 0.1; see --dry-run.",
+        ),
+    ] = None,
     strict: Strict = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only read the data, and say what is in them and how anchors cover boxes.")
@@ -212,6 +221,14 @@ def export(
         ),
     ] = None,
     pixels: Pixels = None,
+    decoded: Annotated[
+        bool | None,
+        typer.Option(
+            "--decoded/--encoded",
+            show_default="as the task has it",
+            help="Whether the file itself chooses a detector's boxes and a segmentation's classes.",
+        ),
+    ] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Declare the batch as variable.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail, and write nothing, if anything inside is not integer.")

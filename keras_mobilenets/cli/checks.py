@@ -57,6 +57,19 @@ def augment(context: typer.Context, value: list[str]) -> list[str]:
         raise typer.BadParameter(str(error)) from None
 
 
+def anchors(context: typer.Context, value: str | None) -> str | None:
+    """A word for the anchors of a detector."""
+    from keras_mobilenets.tasks.boxes import named_anchors
+
+    if value is not None and context.params["task"] != "detection":
+        raise typer.BadParameter(f"is for detection, not {context.params['task']}")
+    try:
+        named_anchors(value or "ssd")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return value
+
+
 def weights(value: str | None) -> str | None:
     """A weight file, or "imagenet"."""
     if value not in (None, "imagenet") and not os.path.isfile(value):

@@ -27,6 +27,7 @@ from keras_mobilenets.export import export_tflite
 from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale, unknown
 from keras_mobilenets.tasks import TASKS, task_of
+from keras_mobilenets.tasks.boxes import named_anchors
 from keras_mobilenets.tasks.saved import write_task
 from keras_mobilenets.tflite import audit
 from keras_mobilenets.tflite.labels import write_labels
@@ -109,6 +110,8 @@ class Job:
             with first_alone():  # may have to be prepared
                 self.data = self._load()
             self.task = TASKS[settings.task].of(self.data, self.recipe, settings.alpha)
+            if settings.anchors is not None:
+                self.task = dataclasses.replace(self.task, anchors=named_anchors(settings.anchors))
             for line in self.task.examine(self.data.targets(EXAMINED)):
                 progress.console.print(f"  {line}")
             self.teacher = self._teacher()

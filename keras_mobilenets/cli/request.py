@@ -16,7 +16,7 @@ from keras_mobilenets.cli.checks import MODEL_SUFFIXES
 if TYPE_CHECKING:
     from keras_mobilenets.pixels import PixelScale
 
-TFLITE_ONLY = ("calibration", "quantize", "target", "input_dtype", "labels", "dynamic_batch", "strict")
+TFLITE_ONLY = ("calibration", "quantize", "target", "input_dtype", "labels", "decoded", "dynamic_batch", "strict")
 BUILDER_ONLY = ("weights", "alpha", "minimalistic")
 
 
@@ -108,6 +108,7 @@ class Request:
             options={
                 "target": given["target"] and given["target"].value,
                 "input_dtype": given["input_dtype"].value,
+                "decoded": given["decoded"],
                 "dynamic_batch": given["dynamic_batch"],
                 "strict": given["strict"],
             },

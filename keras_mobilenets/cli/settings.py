@@ -38,6 +38,7 @@ class Settings:
         strict: whether broken pictures are refused.
         tensorboard: whether logs for TensorBoard are written.
         devices: how many share the training, or "all"; None leaves it to one.
+        anchors: of a detector, see `named_anchors`; None for its own.
     """
 
     task: str
@@ -56,6 +57,7 @@ class Settings:
     strict: bool
     tensorboard: bool
     devices: int | str | None = None
+    anchors: str | None = None
 
     @classmethod
     def decide(cls, **given: Any) -> Settings:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 TOGETHER = 128  # boxes that are compared with each other at once
+LARGEST = 0.95  # scale of the last map's anchors
 SCALES = (10.0, 10.0, 5.0, 5.0)
 """What encodings of y, x, height and width are multiplied by: the box coder of the papers and of TFLite's kernel."""
 
@@ -67,8 +68,13 @@ class Anchors:
         return np.concatenate(found).astype(np.float32)
 
 
-def ssd_anchors(maps: int = 6, smallest: float = 0.2, largest: float = 0.95) -> Anchors:
+def ssd_anchors(maps: int = 6, smallest: float = 0.2, largest: float = LARGEST) -> Anchors:
     """The anchors of TensorFlow's detection API: three around a pixel of the first map, six around others'.
+
+    Args:
+        maps: how many feature maps.
+        smallest, largest: scales of the first map and of the last, in shares of the image; between them they are evenly
+            spread. One anchor of the first map is half as large as its others.
 
     Reference:
         tensorflow/models, research/object_detection, ssdlite_mobilenet_v3_large_320x320_coco.config.
@@ -81,10 +87,10 @@ def ssd_anchors(maps: int = 6, smallest: float = 0.2, largest: float = 0.95) -> 
     scales = [*np.linspace(smallest, largest, maps).tolist(), 1.0]
     ratios = (1.0, 2.0, 0.5, 3.0, 0.3333, 1.0)
     between = [(scale,) * 5 + (math.sqrt(scale * following),) for scale, following in itertools.pairwise(scales)]
-    return Anchors(((1.0, 2.0, 0.5), *[ratios] * (maps - 1)), ((0.1, smallest, smallest), *between[1:]))
+    return Anchors(((1.0, 2.0, 0.5), *[ratios] * (maps - 1)), ((smallest / 2, smallest, smallest), *between[1:]))
 
 
-def torchvision_anchors(maps: int = 6, smallest: float = 0.2, largest: float = 0.95) -> Anchors:
+def torchvision_anchors(maps: int = 6, smallest: float = 0.2, largest: float = LARGEST) -> Anchors:
     """The anchors of torchvision's `ssdlite320_mobilenet_v3_large`: six around each pixel, none longer than the image.
 
     Example:
@@ -98,6 +104,29 @@ def torchvision_anchors(maps: int = 6, smallest: float = 0.2, largest: float = 0
         (scale, math.sqrt(scale * following), *4 * (scale,)) for scale, following in itertools.pairwise(scales)
     )
     return Anchors((ratios,) * maps, each, longest=1.0)
+
+
+def named_anchors(word: str) -> Anchors:
+    """The anchors that a word on the command line means: "ssd", "torchvision", or the smallest scale of `ssd_anchors`.
+
+    Raises:
+        ValueError: it means none.
+
+    Example:
+
+    >>> named_anchors("0.1") == ssd_anchors(smallest=0.1)
+    True
+    """
+    known = {"ssd": ssd_anchors, "torchvision": torchvision_anchors}
+    if word in known:
+        return known[word]()
+    try:
+        smallest = float(word)
+    except ValueError:
+        smallest = 0.0
+    if not 0 < smallest < LARGEST:
+        raise ValueError(f"must be {', '.join(known)} or a scale between 0 and {LARGEST:g}, not {word!r}")
+    return ssd_anchors(smallest=smallest)
 
 
 def decode(encodings: np.ndarray, anchors: np.ndarray) -> np.ndarray:

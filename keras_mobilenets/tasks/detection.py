@@ -19,7 +19,10 @@ SURE = 0.3
 SAME = 0.5
 """Intersection over union from which two boxes are the same."""
 LOST, MANY = 0.3, 0.05
-"""Intersection over union with its best anchor below which a box is hardly found; share of such boxes that is told."""
+"""Intersection over union with its best anchor below which a box is hardly found; share of boxes that are not the same
+as any anchor from which other anchors are tried."""
+SMALLEST = (0.2, 0.15, 0.1, 0.07, 0.05)
+"""Smallest scales that are tried then."""
 TRUE_COLOR, FOUND_COLOR = "#2e9e4f", "#d9482b"
 LINES = 10
 LINE = 0.008
@@ -192,15 +195,28 @@ class Detection:
     def examine(self, truth: Answers) -> list[str]:
         """How many boxes there are, and how the anchors cover them."""
         boxes = np.concatenate([_real(one)["boxes"] for one in truth])
-        shares = anchor_coverage(boxes, self.anchors_of_image())
         empty = sum(not len(_real(one)["labels"]) for one in truth)
         lines = [f"{len(boxes):,} boxes, {empty:,} pictures without any"]
-        if len(boxes):
-            found, lost = (shares >= SAME).mean(), (shares < LOST).mean()
-            lines.append(f"anchors overlap {found:.1%} of them by {SAME:g} and more; {lost:.1%} by less than {LOST:g}")
-            if lost > MANY:
-                lines.append("those are hardly found: other anchors or parts of the pictures are needed")
+        if not len(boxes):
+            return lines
+        found, text = self._covered(boxes)
+        lines.append(f"anchors overlap {text}")
+        if found >= 1 - MANY:
+            return lines
+        others = {scale: dataclasses.replace(self, anchors=ssd_anchors(smallest=scale)) for scale in SMALLEST}
+        best, (better, text) = max(
+            ((scale, other._covered(boxes)) for scale, other in others.items()), key=lambda one: one[1][0]
+        )
+        if better > found:
+            lines.append(f"anchors from {best:g} on (--anchors {best:g}) would overlap {text}")
         return lines
+
+    def _covered(self, boxes: np.ndarray) -> tuple[float, str]:
+        """Which share of boxes the anchors overlap by .5 and more, and a sentence of it."""
+        shares = anchor_coverage(boxes, self.anchors_of_image())
+        found, lost = float((shares >= SAME).mean()), (shares < LOST).mean()
+        text = f"{found:.1%} of them by {SAME:g} and more; {lost:.1%}, hardly found, by less than {LOST:g}"
+        return found, text
 
     def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
         """Precision over recall at an overlap of .5, of the ten classes with the most boxes."""
