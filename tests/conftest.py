@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import sys
+import typing
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,6 +14,8 @@ os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes of their own import th
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: the workers are the parallelism
     for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+if sys.version_info < (3, 12):  # as later ones do by themselves: TensorFlow asks for it with every operation it traces
+    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
 
 import keras
 import numpy as np
