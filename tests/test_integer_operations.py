@@ -37,14 +37,14 @@ def unary(name, output=None, span=1.0, **options):
     return make
 
 
-def binary(name, constant=False, spread=3.0, same=False, **options):
+def binary(name, constant=0, spread=3.0, same=False, **options):
     def make(rng):
         size, (first, second, third) = shape(rng), scales(rng, 3)
         zeros = [zero(rng) for _ in range(3)]
         if same:
             second = third = first
             zeros = zeros[:1] * 3
-        other = (1, 1, 1, size[-1]) if constant else size
+        other = (1, 1, 1, constant) if constant else size
         data = rng.integers(-128, 128, other[-1]) if constant else None
         inputs = [tensor(size, first, zeros[0]), tensor(other, second, zeros[1], data=data)]
         if name == "MUL":
@@ -180,11 +180,13 @@ CASES = {
     "softmax": softmax,
     "add": binary("ADD"),
     "add-relu": binary("ADD", fusedActivationFunction=1),
-    "add-constant": binary("ADD", constant=True),
+    "add-constant": binary("ADD", constant=6),
     "sub": binary("SUB"),
-    "sub-constant": binary("SUB", constant=True),
+    "sub-constant": binary("SUB", constant=6),
+    "add-number": binary("ADD", constant=1, fusedActivationFunction=3),
+    "sub-number": binary("SUB", constant=1, spread=0.3),
     "mul": binary("MUL"),
-    "mul-constant": binary("MUL", constant=True, fusedActivationFunction=3),
+    "mul-constant": binary("MUL", constant=6, fusedActivationFunction=3),
     "maximum": binary("MAXIMUM", same=True),
     "minimum": binary("MINIMUM", same=True),
     "concatenation": concatenation,

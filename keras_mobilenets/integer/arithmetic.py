@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mobilenets.integer import fixed_point
-from keras_mobilenets.integer.layer import IntegerOperation
+from keras_mobilenets.integer.layer import EXACT, IntegerOperation, Quantization
 
 
 class IntegerBinary(IntegerOperation):
@@ -62,16 +62,32 @@ class IntegerAdd(IntegerBinary):
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
+class IntegerAddNumber(IntegerAdd):
+    """The sum, or the difference, of a tensor and one number, where `number_line` gives a line for it."""
+
+    def numbers(self):
+        return {**IntegerOperation.numbers(self), **(number_line(self.get_config()) or {})}
+
+    def call(self, inputs):
+        return self.clamp(ops.floor(inputs * self.number["ratio"] + self.number["offset"]))
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
 class IntegerMultiply(IntegerBinary):
     """The product."""
 
     def numbers(self):
-        return {**super().numbers(), **self.multiplier(*self.scales)}
+        common, multiplier = super().numbers(), self.multiplier(*self.scales)
+        if self.is_reference:
+            return {**common, **multiplier}
+        # Cut off before it is scaled, which gives the same: else TensorFlow's optimizer scales one of the factors.
+        return {**{name: end / multiplier["multiplier"] for name, end in common.items()}, **multiplier}
 
     def call(self, inputs):
         left, right = self.operands(inputs)
-        # In int32, through which TensorFlow's graph optimizer cannot move the multiplier to one of the factors.
-        return self.clamp(self.scaled(ops.cast(left * right, "int32")))
+        if self.is_reference:
+            return self.clamp(self.scaled(left * right))
+        return self.scaled(self.clamp(left * right))
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -170,6 +186,37 @@ class IntegerSoftmax(IntegerOperation):
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, dtype="float32")
+
+
+def number_line(config: dict[str, Any]) -> dict[str, Any] | None:
+    """A straight line in float32 which, rounded down and cut off, is XNNPACK's sum of a tensor and one number.
+
+    A tensor of 8 bits has 256 values to look at. The offset is in the middle of those with which all come out right.
+
+    Args:
+        config: of an `IntegerAdd`.
+
+    Returns:
+        `ratio` and `offset`; None where there is no line, or no such sum.
+    """
+    constant, place = config["constant"], config["place"]
+    if config["kernels"] != "xnnpack" or constant is None or np.size(constant) > 1:
+        return None
+    inputs, output = [Quantization(**one) for one in config["inputs"]], Quantization(**config["output"])
+    numbers = fixed_point.xnnpack_add_numbers(*(one.scale for one in inputs), output.scale)
+    first, last = inputs[1 - place].limits
+    low, high = output.clamp(config["activation"])
+    values, number = np.arange(first, last + 1), np.ravel(constant).astype(int)
+    factors = np.array([numbers["left"], config["sign"] * numbers["right"]])
+    sums = values * factors[1 - place] + number * factors[place] + numbers["half"]
+    wanted = (sums >> numbers["shift"]).clip(low, high)
+    ratio = np.float32(factors[1 - place] / 2.0 ** numbers["shift"])
+    products = np.float32(values) * ratio
+    least = (wanted - products).max(where=wanted > low, initial=-EXACT)
+    offset = np.float32((least + (wanted + 1 - products).min(where=wanted < high, initial=EXACT)) / 2)
+    in_one = np.float32(np.float64(values) * ratio + offset)  # some processors round the product and the sum at once
+    is_right = all(np.array_equal(np.floor(found).clip(low, high), wanted) for found in (products + offset, in_one))
+    return {"ratio": ratio, "offset": offset} if is_right else None
 
 
 def _broadcast(left: tuple, right: tuple) -> tuple:

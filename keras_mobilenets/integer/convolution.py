@@ -53,8 +53,11 @@ class IntegerConvolution(IntegerOperation):
         return {**super().numbers(), **{k: np.broadcast_to(v, (self.channels,)) for k, v in multiplier.items()}}
 
     def call(self, inputs):
-        total = self.bounded(inputs)
-        return self.clamp(self.scaled(total + self.bias, 1 if self.kind == "dense" else 2))
+        total, roundings = self.bounded(inputs) + self.bias, 1 if self.kind == "dense" else 2
+        if self.activation not in ("RELU", "RELU6"):
+            return self.clamp(self.scaled(total, roundings))
+        # Cut off at 0 here, TensorFlow computes it with the convolution: each pass over a map takes time.
+        return ops.minimum(self.scaled(ops.relu(total), roundings), self.number["high"])
 
     def bounded(self, inputs: Any) -> Any:
         """The sum of products, in int32 where it is `wide`."""
@@ -95,26 +98,43 @@ class IntegerConvolution(IntegerOperation):
         return keras.KerasTensor((inputs.shape[0], *self.target_shape), dtype="float32")
 
 
-def split_channels(kernel: np.ndarray, largest_input: int) -> list[int]:
-    """Bounds of the groups of input channels in which no sum of products can pass float32's exact integers.
+def largest_sums(kernel: np.ndarray, limits: tuple[int, int]) -> np.ndarray:
+    """How far sums of products can get from 0, above it and below it, whichever of them are added.
 
     Args:
         kernel: (height, width, input channels, output channels), integers.
-        largest_input: the largest magnitude of an input.
+        limits: the lowest and the highest input, with 0 between them.
+
+    Returns:
+        (input channels, 2, output channels).
+
+    Example:
+
+    >>> largest_sums(np.array([[[[1], [-2]]]]), (-10, 100)).tolist()
+    [[[100], [10]], [[20], [200]]]
+    """
+    (low, high), (above, below) = limits, (np.maximum(part, 0).sum((0, 1)) for part in (kernel, -kernel))
+    return np.stack([above * high - below * low, below * high - above * low], axis=1)
+
+
+def split_channels(sums: np.ndarray) -> list[int]:
+    """Bounds of the groups of input channels in which no sum of products can pass float32's exact integers.
+
+    Args:
+        sums: as `largest_sums` gives them.
 
     Returns:
         The bounds, from 0 to the number of input channels.
 
     Example:
 
-    >>> split_channels(np.full((1, 1, 1024, 1), 127), 255)
+    >>> split_channels(largest_sums(np.full((1, 1, 1024, 1), 127), (0, 255)))
     [0, 518, 1024]
     """
-    costs = np.abs(kernel).sum((0, 1)) * largest_input  # (input channels, output channels)
-    bounds, total = [0], np.zeros(costs.shape[-1])
-    for channel, cost in enumerate(costs):
+    bounds, total = [0], np.zeros(sums.shape[1:])
+    for channel, cost in enumerate(sums):
         if ((total + cost) > EXACT).any():
             bounds.append(channel)
             total = np.zeros_like(total)
         total = total + cost
-    return [*bounds, len(costs)]
+    return [*bounds, len(sums)]

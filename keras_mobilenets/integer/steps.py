@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from keras_mobilenets.integer.arithmetic import (
     IntegerAdd,
+    IntegerAddNumber,
     IntegerExtremum,
     IntegerMean,
     IntegerMultiply,
     IntegerPRelu,
     IntegerSoftmax,
+    number_line,
 )
-from keras_mobilenets.integer.convolution import IntegerConvolution, split_channels
+from keras_mobilenets.integer.convolution import IntegerConvolution, largest_sums, split_channels
 from keras_mobilenets.integer.layer import EXACT, Quantization
 from keras_mobilenets.integer.moving import IntegerMove
 from keras_mobilenets.integer.tables import FUNCTIONS, IntegerConcatenation, IntegerTable
@@ -119,12 +121,13 @@ def convolution(place: Place) -> Step:
     is_grouped = kind == "conv" and kernel.shape[2] != source.shape[-1]
     outputs = kernel.shape[2] * kernel.shape[3] if kind == "depthwise" else kernel.shape[3]
     bias = np.asarray(operands[2].data if len(operands) > 2 else np.zeros(outputs), "int32")
-    largest = max(abs(end) for end in quantization_of(source).limits)
-    bounds = split_channels(kernel, largest) if kind != "depthwise" else [0, kernel.shape[2]]
-    if is_grouped and len(bounds) > 2:
+    sums = largest_sums(kernel, quantization_of(source).limits)
+    if kind == "depthwise":
+        sums = sums.swapaxes(0, 1).reshape(1, 2, outputs)  # of one channel each
+    bounds = split_channels(sums)
+    if len(bounds) > 2 and (is_grouped or kind == "depthwise"):
         raise place.error("has groups of too many channels for exact sums")
-    sums = np.abs(kernel).reshape(-1, outputs) if kind == "depthwise" else np.abs(kernel).sum((0, 1, 2))[None]
-    wide = bool((sums.sum(0) * largest + np.abs(bias.astype("float64"))).max() >= EXACT)
+    wide = bool((sums.sum(0) + np.abs(bias.astype("float64"))).max() >= EXACT)
     options = place.options
     return place.step(
         IntegerConvolution,
@@ -168,14 +171,15 @@ def binary(cls: type, **settings: Any) -> Callable[[Place], Step]:
         constants = [number for number, tensor in enumerate(operands) if tensor.data is not None]
         if len(constants) > 1:
             raise place.error("has two constants")
-        constant = {}
+        constant: dict[str, Any] = {"constant": None, "place": None}
         if constants:
             constant = {"constant": centered(operands[constants[0]]).tolist(), "place": constants[0]}
         elif len({tensor.index for tensor in operands}) == 1:
             raise place.error("reads one tensor twice, which is not known")
         if cls is IntegerExtremum and len({quantization_of(tensor) for tensor in (*operands, place.results[0])}) > 1:
             raise place.error("compares integers of different grids")
-        return place.step(cls, operands, **constant, **settings)
+        step = place.step(cls, operands, **constant, **settings)
+        return replace(step, cls=IntegerAddNumber) if cls is IntegerAdd and number_line(step.config) else step
 
     return make
 

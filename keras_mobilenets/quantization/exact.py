@@ -135,7 +135,7 @@ class _Exactness:
             return False
         if self.inside:
             return True
-        weights = [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
+        weights = [weight.numpy() for weight in model.weights]
         same = self.seen is not None and all(map(np.array_equal, self.seen, weights))
         if not same:
             self.seen = weights
