@@ -91,6 +91,11 @@ class QuantizedModel(ExactInference, keras.Model):
                 layer.wire(layers)
         self.output_names = [getattr(layers.get(name), "output_name", None) or name for name in self.output_names]
 
+    def __dir__(self) -> list[str]:
+        # Keras gets all that `dir` names where it saves or loads, and to compute these takes as long as all the rest.
+        computed = {"exact", "inexact_reason", "integer_operations", "float_layers"}
+        return [name for name in super().__dir__() if name not in computed]
+
     @property
     def settings(self) -> Settings:
         return settings_of(self)
