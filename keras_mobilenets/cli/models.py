@@ -21,7 +21,7 @@ from keras_mobilenets.tflite.labels import parse_labels
 from keras_mobilenets.utils import quiet
 
 LABELS_FILE = "labels.txt"
-LATENCY_RUNS = 50
+LATENCY_RUNS = 20
 PIXELS_OPTION = "--pixels, such as --pixels 0,1"
 
 

@@ -35,8 +35,8 @@ def quantize_aware(
 ) -> keras.Model:
     """Makes the quantized twin of a trained model, and trains it until it has got used to 8 bits.
 
-    Quantizes, takes the ranges from 512 training images, trains as the recipe says and leaves the weights of the best
-    epoch. Interrupted, it goes on from its checkpoint as `fit` does.
+    Quantizes, takes the ranges from 512 training images (of fewer, from all once), trains as the recipe says and leaves
+    the weights of the best epoch. Interrupted, it goes on from its checkpoint as `fit` does.
 
     Args:
         model: a trained float model; or its twin from `quantize_model`, where target, observer or configs matter.
@@ -72,7 +72,8 @@ def quantize_aware(
     quantized = model if is_quantized(model) else quantize_model(model)
     if freeze is None:
         freeze_normalization(quantized)
-    calibrate(quantized, data.train_from(0), steps=-(-CALIBRATION_IMAGES // data.batch_size))
+    steps = min(-(-CALIBRATION_IMAGES // data.batch_size), data.steps_per_epoch)
+    calibrate(quantized, data.train_from(0), steps=steps)
     with contextlib.ExitStack() as stack:
         if checkpoint is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
