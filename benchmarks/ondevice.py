@@ -11,9 +11,9 @@ they are random, with batch statistics of images so that signals live.
 
 `share_of_peak` is the rate of multiply-accumulates against that of one large int8 convolution, 28 x 28 x 512 to 512
 channels, measured on one thread in the same rounds: what a core of this machine reaches at its best, times the threads.
-It was 437 to 457 GMAC/s a core, with VNNI, where the committed results come from.
 
-Results: OUTPUT.csv, a line for each file and number of threads, and OUTPUT.png.
+Results: OUTPUT.csv, a line for each processor, file and number of threads; lines of other processors, architectures and
+threads stay. The ratios depend on the processor. OUTPUT.png: those of this one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import argparse
 import csv
 import dataclasses
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ import keras_mobilenets as km
 from keras_mobilenets.export import export_onnx, export_tflite
 from keras_mobilenets.tflite import audit
 from keras_mobilenets.tflite.runner import make_interpreter
+from keras_mobilenets.utils import atomic_path
 
 OURS, REFERENCE = "keras_mobilenets int8", "keras.applications int8"
 PEAK = "one large convolution"
@@ -110,6 +112,7 @@ ARCHITECTURES = (
 class Result:
     """A line of the CSV."""
 
+    processor: str
     architecture: str
     peer: str
     threads: int
@@ -141,11 +144,31 @@ def main() -> None:
             files = dict(files_of(architecture, folder))
             for threads in arguments.threads:
                 results += measure(architecture.name, files, threads, arguments.rounds)
-    with arguments.output.with_suffix(".csv").open("w", newline="") as file:
+    write(arguments.output.with_suffix(".csv"), results)
+    plot(arguments.output.with_suffix(".png"), results, arguments.threads[0])
+
+
+def write(path: Path, results: list[Result]) -> None:
+    """Writes the table, with what other runs measured."""
+    new = [{name: str("" if one is None else one) for name, one in vars(result).items()} for result in results]
+    found = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    lines = {tuple(line.values())[:4]: line for line in (*found, *new)}  # processor, architecture, peer, threads
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Result)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(map(dataclasses.asdict, results))
-    plot(arguments.output.with_suffix(".png"), results, arguments.threads[0])
+        writer.writerows(lines.values())
+
+
+def processor() -> str:
+    """The name of this machine's processor, and the best of its instructions for products of 8 bits."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    about = dict(tuple(map(str.strip, line.split(":", 1))) for line in lines if ":" in line)
+    flags = about.get("flags", about.get("Features", "")).split()
+    best = next((one for one in ("amx_int8", "avx512_vnni", "avx_vnni", "avx2", "i8mm", "asimddp") if one in flags), "")
+    return " ".join(part for part in (about.get("model name", platform.machine()), best) if part)
 
 
 def files_of(architecture: Architecture, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -156,7 +179,7 @@ def files_of(architecture: Architecture, folder: Path) -> Iterator[tuple[str, Pa
         REFERENCE: lambda path: path.write_bytes(applications(architecture, integer=True)),
         "keras.applications float": lambda path: path.write_bytes(applications(architecture, integer=False)),
         "ONNX Runtime float": lambda path: export_onnx(architecture.build(km), path, verbose=False),
-        "ONNX Runtime int8": lambda path: onnx_integer(architecture, path),
+        "ONNX Runtime int8": lambda path: onnx_integer(architecture.build(km), architecture.images(), path),
         PEAK: large_convolution,
     }
     for peer, make in makers.items():
@@ -191,22 +214,21 @@ def applications(architecture: Architecture, integer: bool) -> bytes:
     return converter.convert()
 
 
-def onnx_integer(architecture: Architecture, path: Path) -> None:
+def onnx_integer(model: keras.Model, images: np.ndarray, path: Path) -> None:
     """ONNX Runtime's static quantization: unsigned feature maps, signed kernels per channel, as it advises for x86."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):
-            self.images = iter(architecture.images())
+            self.batches = iter([{"image": image[None]} for image in images])
 
         def get_next(self):
-            image = next(self.images, None)
-            return None if image is None else {"image": image[None]}
+            return next(self.batches, None)
 
     with tempfile.TemporaryDirectory() as folder:
         whole, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
-        export_onnx(architecture.build(km), whole, verbose=False)
+        export_onnx(model, whole, verbose=False)
         quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             *(str(prepared), str(path), Reader()),
@@ -230,16 +252,21 @@ def runner(path: Path, threads: int) -> Callable[[], Any]:
     if path.suffix == ".tflite":
         interpreter = make_interpreter(path.read_bytes(), path.name, threads=threads)
         return interpreter.invoke
+    session = onnx_session(path, threads)
+    (entry,) = session.get_inputs()
+    image = {entry.name: np.zeros([1, *entry.shape[1:]], np.float32)}
+    return lambda: session.run(None, image)
+
+
+def onnx_session(path: Path, threads: int) -> Any:
+    """What runs a file of ONNX."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Or its threads keep turning for a while, and take a core from whoever runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
-    image = {entry.name: np.zeros([1, *entry.shape[1:]], np.float32)}
-    return lambda: session.run(None, image)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def measure(architecture: str, files: dict[str, Path], threads: int, rounds: int) -> list[Result]:
@@ -264,7 +291,14 @@ def measure(architecture: str, files: dict[str, Path], threads: int, rounds: int
         if peer == PEAK:
             continue
         result = Result(
-            *(architecture, peer, threads, round(medians[peer], 4), round(float(np.quantile(values, 0.1)), 4)),
+            *(
+                processor(),
+                architecture,
+                peer,
+                threads,
+                round(medians[peer], 4),
+                round(float(np.quantile(values, 0.1)), 4),
+            ),
             ratio=round(medians[peer] / medians[REFERENCE], 3),
             share_of_peak=round(madds / medians[peer] / peak, 3),
             madds=madds,
