@@ -141,6 +141,18 @@ class Graph:
         self.nodes.insert(self.nodes.index(node) + 1, new)
         self.redirect(node, new, keep=[new])
 
+    def expand(self, node: Node, model: keras.Model) -> list[Node]:
+        """Puts the nodes of a flat functional model of one output in the place of a node, and gives them."""
+        part = Graph.of(model)
+        sources = dict(zip(keras.tree.flatten(part.inputs), node.inputs, strict=True))
+        new = [one for one in part.nodes if not one.is_input]
+        for one in new:
+            one.args, one.kwargs = one.substitute(lambda leaf: sources.get(leaf, leaf))
+        place = self.nodes.index(node)
+        self.nodes[place : place + 1] = new
+        self.redirect(node, part.outputs)
+        return new
+
     def prune(self) -> None:
         """Drops the nodes that no output needs; inputs stay."""
         needed = self.output_nodes()

@@ -91,6 +91,44 @@ class IntegerMultiply(IntegerBinary):
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
+class IntegerMatmul(IntegerOperation):
+    """The product of two matrices of feature maps.
+
+    Args:
+        transposed: for each operand whether its last two axes change places first.
+    """
+
+    arguments = ("transposed",)
+
+    @property
+    def is_reference(self):
+        # XNNPACK leaves those to the runtime's own kernel whose second operand has a zero point.
+        return super().is_reference or self.inputs_quantization[1].zero_point != 0
+
+    def numbers(self):
+        return {**super().numbers(), **self.multiplier(*(one.scale for one in self.inputs_quantization))}
+
+    def call(self, inputs):
+        left, right = self.operands(inputs)
+        largest = [max(map(abs, one.limits)) for one in self.inputs_quantization]
+        size, depth = EXACT // (largest[0] * largest[1]), left.shape[-1]
+        parts = [(left[..., i : i + size], right[..., i : i + size, :]) for i in range(0, depth, size)]
+        totals = [ops.matmul(*part) for part in parts]
+        return self.clamp(self.scaled(totals[0] if len(totals) == 1 else sum(ops.cast(one, "int32") for one in totals)))
+
+    def operands(self, inputs: Any) -> list[Any]:
+        """Both operands as they are multiplied."""
+        return [ops.swapaxes(one, -1, -2) if swap else one for one, swap in zip(inputs, self.transposed, strict=True)]
+
+    def compute_output_spec(self, inputs):
+        shapes = [tuple(one.shape) for one in inputs]
+        (*batch, rows, depth), (*_, first, last) = shapes
+        return keras.KerasTensor(
+            (*batch, depth if self.transposed[0] else rows, first if self.transposed[1] else last), dtype="float32"
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
 class IntegerExtremum(IntegerBinary):
     """The larger or the smaller of two stored integers, all on one grid.
 

@@ -12,6 +12,7 @@ from keras_mobilenets.integer.arithmetic import (
     IntegerAdd,
     IntegerAddNumber,
     IntegerExtremum,
+    IntegerMatmul,
     IntegerMean,
     IntegerMultiply,
     IntegerPRelu,
@@ -218,6 +219,15 @@ def softmax(place: Place) -> Step:
     return place.step(IntegerSoftmax, place.operands[:1], beta=place.options.get("beta", 1.0))
 
 
+def matmul(place: Place) -> Step:
+    """BATCH_MATMUL."""
+    left, right = place.operands
+    if left.data is not None or right.data is not None or left.shape[:-2] != right.shape[:-2]:
+        raise place.error("has a constant operand or other batches, which is not known")
+    transposed = [bool(place.options.get(name)) for name in ("adj_x", "adj_y")]
+    return place.step(IntegerMatmul, [left, right], transposed=transposed)
+
+
 def function(place: Place) -> Step:
     """The functions of one number."""
     name = place.operator.name
@@ -359,6 +369,7 @@ MAKERS: dict[str, Callable[[Place], Any]] = {
     "AVERAGE_POOL_2D": pool(IntegerAveragePool),
     "MAX_POOL_2D": pool(IntegerMaxPool),
     "SOFTMAX": softmax,
+    "BATCH_MATMUL": matmul,
     **dict.fromkeys(FUNCTIONS, function),
     "RESIZE_BILINEAR": resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,

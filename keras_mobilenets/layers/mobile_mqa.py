@@ -45,6 +45,21 @@ class MultiQueryAttention(keras.layers.Layer):
         scores = ops.matmul(query * (1.0 / math.sqrt(key_dim)), ops.transpose(key, (0, 2, 1)))
         return ops.reshape(ops.matmul(ops.softmax(scores), value), ops.shape(inputs[0]))
 
+    def in_keras_layers(self, query, key, value):
+        """The same on maps of known sizes, by layers of Keras whose names begin with this one's."""
+        key_dim = key.shape[-1]
+
+        def named(kind, part, *args):
+            return kind(*args, name=f"{self.name}_{part}" if part else self.name, dtype=self.dtype_policy)
+
+        query = named(keras.layers.Rescaling, "scaled", 1.0 / math.sqrt(key_dim))(query)
+        maps = {"queries": query, "keys": key, "values": value}
+        rows = [named(keras.layers.Reshape, part, (-1, key_dim))(one) for part, one in maps.items()]
+        scores = named(keras.layers.Dot, "scores", 2)(rows[:2])
+        shares = named(keras.layers.Softmax, "shares")(scores)
+        attended = named(keras.layers.Dot, "attended", (2, 1))([shares, rows[2]])
+        return named(keras.layers.Reshape, "", query.shape[1:])(attended)
+
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs[0].shape, self.compute_dtype)
 

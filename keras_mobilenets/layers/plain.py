@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -52,7 +50,7 @@ def plain(model: keras.Model) -> keras.Model:
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(layer, MultiQueryAttention):  # of several layers of Keras
-            return _attention(layer.name, *keras.tree.flatten(args))
+            return layer.in_keras_layers(*keras.tree.flatten(args))
         return layer(*args, **kwargs)
 
     copy = keras.models.clone_model(flat, clone_function=clone, call_function=call)
@@ -86,16 +84,3 @@ def _counterpart(layer: Any) -> Any:
         f"Layer {layer.name!r} ({kind.__name__}) has no counterpart among Keras' own layers. Of a quantized model give "
         "what `strip_quantization` gives."
     )
-
-
-def _attention(name: str, query: Any, key: Any, value: Any) -> Any:
-    """`MultiQueryAttention` in layers of Keras."""
-    layer: Callable[..., Any] = keras.layers.Reshape
-    key_dim = key.shape[-1]
-    queries, keys, values = (
-        layer((-1, key_dim), name=f"{name}_{part}")(one) for part, one in (("q", query), ("k", key), ("v", value))
-    )
-    scaled = keras.layers.Rescaling(1.0 / math.sqrt(key_dim), name=f"{name}_scale")(queries)
-    scores = keras.layers.Softmax(name=f"{name}_softmax")(keras.layers.Dot(2, name=f"{name}_scores")([scaled, keys]))
-    attended = keras.layers.Dot((2, 1), name=f"{name}_values")([scores, values])
-    return layer(query.shape[1:], name=name)(attended)

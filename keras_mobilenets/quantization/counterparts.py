@@ -124,6 +124,12 @@ def _softmax(layer: Any, value: Any, shape: Any) -> Form | None:
     return ("SOFTMAX", {"beta": 1.0}, [], False) if layer.axis in (-1, len(shape) - 1) else None
 
 
+def _dot(layer: Any, values: Any, shape: Any) -> Form | None:
+    first, second = (layer.axes,) * 2 if isinstance(layer.axes, int) else layer.axes
+    options = {"adj_x": first % 3 == 1, "adj_y": second % 3 == 2}
+    return ("BATCH_MATMUL", options, [], False) if len(shape) == len(values[0].shape) == 3 else None
+
+
 def _plain(name: str, keeps_grid: bool = False, **options: Any) -> Any:
     return lambda layer, value, shape: (name, options, [], keeps_grid)
 
@@ -151,6 +157,7 @@ _FORMS: tuple[tuple[Any, Any], ...] = (
     (_L.Activation, _activation),
     (_L.LeakyReLU, lambda layer, value, shape: ("LEAKY_RELU", {"alpha": layer.negative_slope}, [], False)),
     (_L.PReLU, _plain("PRELU")),
+    (_L.Dot, _dot),
     (Scaling, _scaling),
 )
 _OPERATIONS: dict[str, Any] = {
@@ -158,6 +165,7 @@ _OPERATIONS: dict[str, Any] = {
     "Add": _plain("ADD"),
     "Subtract": _plain("SUB"),
     "Multiply": _plain("MUL"),
+    "Matmul": lambda layer, value, shape: ("BATCH_MATMUL", {}, [], False) if len(shape) > 2 else None,
     "Mean": _mean,
     "Resize": _resize,
 }

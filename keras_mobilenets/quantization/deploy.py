@@ -233,8 +233,8 @@ class Deployment:
     def kernel(self, node: Node, value: Any) -> Any:
         """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""
         layer = node.layer
-        norm, gate = self.operations[node].norm, self.operations[node].gate
-        kernel, bias = folded_weights(layer, norm and norm.layer)
+        norm, scale, gate = (getattr(self.operations[node], part) for part in ("norm", "scale", "gate"))
+        kernel, bias = folded_weights(layer, norm and norm.layer, scale and scale.layer)
         factor = self.factors[node]
         kernel, bias = kernel * factor / self.factors[node.inputs[0]], bias * factor
         if gate is not None:

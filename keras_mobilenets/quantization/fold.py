@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.graph import Graph, Node
-from keras_mobilenets.layers import HardSwish, inline
+from keras_mobilenets.layers import HardSwish, LayerScale, inline
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.lower import is_relu
 from keras_mobilenets.quantization.operations import Operation, operations_of
@@ -21,13 +21,14 @@ NEAR_ONE = 1e-6
 """A normalization that does nothing, as `from_tflite` makes it, still differs from 1 by rounding its epsilon."""
 
 
-def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias of a layer with its `input_shift` and the batch normalization behind it.
+def folded_weights(layer: Any, norm: Any = None, scale: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a layer with its `input_shift`, and the batch normalization and the factor behind it.
 
     Args:
         layer: a layer with a kernel; of a `QuantKernel` the kernel on its integer grid is taken. A factor for each
             output channel leaves the integers of that grid as they are.
         norm: the batch normalization; None for none.
+        scale: the `LayerScale` or `Scaling`; None for none.
 
     Returns:
         (kernel, bias) in float64, the bias of one value for each output channel.
@@ -40,17 +41,23 @@ def folded_weights(layer: Any, norm: Any = None) -> tuple[np.ndarray, np.ndarray
     bias = np.asarray(layer.bias, "float64") if layer.use_bias else np.zeros(np.prod(channels))
     if quantized:
         bias = bias + layer.input_shift * kernel.sum(axis=layer.kernel_axes).ravel()
-    if norm is None:
-        return kernel, bias
+    if norm is not None:
+        factor = _normalizing_factor(norm)
+        kernel, bias = kernel * factor.reshape(channels), (bias - np.asarray(norm.moving_mean, "float64")) * factor
+        bias = bias + np.asarray(norm.beta, "float64") if norm.center else bias
+    if scale is not None:
+        number = scale.gamma if isinstance(scale, LayerScale) else scale.scale
+        factor = np.broadcast_to(np.asarray(number, "float64"), bias.shape)
+        kernel, bias = kernel * factor.reshape(channels), bias * factor
+    return kernel, bias
+
+
+def _normalizing_factor(norm: Any) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):  # deployment refuses what comes of a variance below 0
         factor = 1.0 / np.sqrt(np.asarray(norm.moving_variance, "float64") + norm.epsilon)
     if norm.scale:
         factor = factor * np.asarray(norm.gamma, "float64")
-    factor = np.where(np.abs(factor - 1) < NEAR_ONE, 1.0, factor)
-    bias = (bias - np.asarray(norm.moving_mean, "float64")) * factor
-    if norm.center:
-        bias = bias + np.asarray(norm.beta, "float64")
-    return kernel * factor.reshape(channels), bias
+    return np.where(np.abs(factor - 1) < NEAR_ONE, 1.0, factor)
 
 
 def integer_operations(model: keras.Model, unfused_hard_swish: bool) -> tuple[Operation, ...]:
@@ -82,7 +89,7 @@ class Factors:
 
     def __init__(self, graph: Graph, operations: Sequence[Operation], fused_hard_swish: bool):
         self.graph = graph
-        self.folded = {operation.norm for operation in operations}
+        self.folded = {node for one in operations for node in (one.norm, one.scale) if node is not None}
         self.fused_hard_swish = fused_hard_swish
         self.parent = {node: node for node in graph.nodes}
         self.true_size: set[Node] = set()

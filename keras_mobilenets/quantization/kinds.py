@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from keras_mobilenets.graph import Graph, Node
-from keras_mobilenets.layers import HardSigmoid, HardSwish
+from keras_mobilenets.layers import HardSigmoid, HardSwish, LayerScale, MultiQueryAttention
 from keras_mobilenets.quantization.forms import ArgMax, Clip, Scaling
 from keras_mobilenets.quantization.fronts import fronts_of, is_scalar_scaling
-from keras_mobilenets.quantization.roles import KERNEL_LAYERS, role_of
+from keras_mobilenets.quantization.roles import KERNEL_LAYERS, Role, role_of
 
 _L = keras.layers
 Derived = Callable[[Any, Any], None]
@@ -30,10 +30,15 @@ _FOR_EACH_VALUE = (_L.ReLU, _L.LeakyReLU, _L.Activation, _L.Dropout, HardSwish, 
 
 
 def unwrap(graph: Graph, derived: Derived) -> None:
-    """Puts `Dense` in place of what computes the same along the last axis."""
+    """Puts `Dense` in place of what computes the same along the last axis, and the parts of an attention in its."""
     made: dict[int, Any] = {}
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         layer = node.layer
+        if isinstance(layer, MultiQueryAttention) and None not in node.tensor.shape[1:]:
+            inputs = [keras.Input(batch_shape=one.tensor.shape) for one in node.inputs]
+            for part in graph.expand(node, keras.Model(inputs, layer.in_keras_layers(*inputs))):
+                derived(layer, part.layer)
+            continue
         if isinstance(layer, _L.TimeDistributed) and isinstance(layer.layer, _L.Dense):
             new = made.setdefault(id(layer), _dense(layer.layer, layer.name, node))
         elif type(layer) is _L.EinsumDense and _is_dense(layer):
@@ -61,7 +66,7 @@ def lower_kinds(graph: Graph, derived: Derived) -> None:
     for node in list(graph.nodes):
         if isinstance(node.layer, _L.Add | _L.Multiply | _L.Average | _L.Maximum | _L.Minimum):
             _in_pairs(graph, node, derived)
-        elif isinstance(node.layer, _L.BatchNormalization | _L.Conv2DTranspose):
+        elif isinstance(node.layer, _L.BatchNormalization | LayerScale | _L.Conv2DTranspose):
             _give_kernel(graph, node, derived, ends)
     _move_reshapes(graph)
     graph.prune()
@@ -229,7 +234,7 @@ def _in_pairs(graph: Graph, node: Node, derived: Derived) -> None:
 
 
 def _give_kernel(graph: Graph, node: Node, derived: Derived, ends: Collection[Node]) -> None:
-    """A normalization that no kernel stands before gets one of ones, into which it is folded.
+    """A normalization or factor that no kernel stands before gets one of ones, into which it is folded.
 
     So does a transposed convolution of pixels, which is one that reads what is in `ends`: not every output sees all of
     its kernel, which is what makes up for `InputQuant.shift`.
@@ -241,6 +246,7 @@ def _give_kernel(graph: Graph, node: Node, derived: Derived, ends: Collection[No
     is_last = getattr(layer, "axis", -1) in (-1, len(shape) - 1)
     sole = graph.consumers()[source] == [node] and source not in graph.output_nodes()
     has_kernel = type(source.layer) in (*KERNEL_LAYERS, _L.SeparableConv2D) or _is_reshaped_kernel(source)
+    has_kernel = has_kernel or (isinstance(layer, LayerScale) and role_of(source.layer) is Role.NORM)
     if not is_last or (sole and has_kernel) or not 2 <= len(shape) <= 4 or None in shape[1:]:
         return
     ones = _L.DepthwiseConv2D(

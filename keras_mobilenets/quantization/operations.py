@@ -13,7 +13,8 @@ from keras_mobilenets.quantization.roles import PASSING, Role, role_of
 
 _TAKEN_IN: dict[Role | None, tuple[Role, ...]] = {
     Role.NORM: (Role.KERNEL,),
-    Role.RELU: (Role.KERNEL, Role.NORM, Role.COMBINE),
+    Role.SCALE: (Role.KERNEL, Role.NORM),
+    Role.RELU: (Role.KERNEL, Role.NORM, Role.SCALE, Role.COMBINE),
     Role.HARD_SIGMOID: (Role.KERNEL, Role.NORM),
 }
 """What is computed together with what stands before it."""
@@ -25,7 +26,7 @@ class Operation:
 
     Attributes:
         name: of the layer; of an input of the model the input's.
-        nodes: all that is computed, in order: the layer, the normalization that is folded into it, the activation or
+        nodes: all that is computed, in order: the layer, the normalization and the factor that are folded into it, the activation or
             gate behind it, and the quantizer that rounds the result.
         quantizer: what rounds the result: the last node, or the quantizer of the concatenation that alone reads it;
             None for what stays in float, only moves values, or is a gate, which has a grid of its own.
@@ -51,6 +52,11 @@ class Operation:
     def norm(self) -> Node | None:
         """The normalization that is folded into the kernel."""
         return self._behind_kernel(Role.NORM)
+
+    @property
+    def scale(self) -> Node | None:
+        """The factor that is folded into the kernel."""
+        return self._behind_kernel(Role.SCALE)
 
     @property
     def gate(self) -> Node | None:

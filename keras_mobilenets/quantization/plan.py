@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 
 from keras_mobilenets.graph import Graph, Item, Node
+from keras_mobilenets.layers import LayerScale
 from keras_mobilenets.quantization.config import QuantizeConfig
 from keras_mobilenets.quantization.fronts import fronts_of
 from keras_mobilenets.quantization.lower import is_relu
@@ -22,6 +23,7 @@ TANH = (-1.0, 127.0 / 128.0)
 _COMPUTES = (
     Role.KERNEL,
     Role.NORM,
+    Role.SCALE,
     Role.RELU,
     Role.HARD_SWISH,
     Role.COMBINE,
@@ -45,7 +47,8 @@ class Plan:
     Attributes:
         roles: what each node does.
         quantized: the nodes behind which a feature map is quantized, with a fixed range or None where it is observed.
-        symmetric: the nodes whose grid has 0 in its middle, as XNNPACK's product of two feature maps has no zero point.
+        symmetric: the nodes whose grid has 0 in its middle, as XNNPACK's product of two feature maps has no zero point
+            of the second.
         tied: the nodes whose output is rounded to the grid of another node.
         left_in_float: the nodes that stay in float without having been asked to: the runtimes have no integer form of
             them.
@@ -86,7 +89,7 @@ class Plan:
                 self.roles[node] = Role.MOVE
         self.tied = {node: self.grid_of(node.inputs[0]) for node in graph.nodes if self._keeps_grid(node)}
         products = [node for node in graph.nodes if self.roles[node] is Role.PRODUCT and node not in self.floating]
-        self.symmetric = {self.grid_of(part) for node in products for part in node.inputs}
+        self.symmetric = {self.grid_of(part) for node in products for part in _need_symmetry(node)}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
 
     def _read(self) -> None:
@@ -158,9 +161,11 @@ class Plan:
         if isinstance(node.layer, keras.layers.Dense):
             return len(node.tensor.shape) <= 4  # beyond, converters part the bias from the product
         if role is Role.PRODUCT:
-            return len(node.inputs) == 2 and all(self._may_be_symmetric(part) for part in node.inputs)
+            return len(node.inputs) == 2 and all(map(self._may_be_symmetric, _need_symmetry(node)))
         if role is Role.COMBINE:
             return len(node.inputs) == 2
+        if isinstance(node.layer, LayerScale):
+            return any(self.fuses(source) for source in node.inputs)
         if isinstance(node.layer, keras.layers.Softmax):
             return isinstance(node.layer.axis, int)
         return role is not None
@@ -214,3 +219,8 @@ class Plan:
         reader, config = self.readers.sole(node), self.config_of(node)
         has_own = config is not None and (config.activation_bits is not None or config.observer is not None)
         return reader is not None and not has_own and self.roles[node] in _COMPUTES and self._is_join(reader)
+
+
+def _need_symmetry(product: Node) -> list[Node]:
+    """The operands of a product that must have 0 in the middle of their grids: the second, of an einsum either."""
+    return product.inputs if type(product.layer).__name__ == "Einsum" else product.inputs[1:]

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.graph import Item
-from keras_mobilenets.layers import HardSigmoid, HardSwish
+from keras_mobilenets.layers import HardSigmoid, HardSwish, LayerScale
 from keras_mobilenets.layers.convolution import Conv2D
 from keras_mobilenets.quantization.forms import ArgMax, Clip, Scaling
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
@@ -28,6 +28,7 @@ class Role(enum.Enum):
     INPUT = enum.auto()
     KERNEL = enum.auto()  # a convolution or matrix product: int8 kernel, int32 accumulator
     NORM = enum.auto()  # batch normalization, which is folded into a kernel
+    SCALE = enum.auto()  # a factor, which is folded into the kernel behind which it stands
     RELU = enum.auto()  # clipping, which the operation before it does on its way out
     HARD_SIGMOID = enum.auto()
     HARD_SWISH = enum.auto()
@@ -130,6 +131,8 @@ def role_of(layer: Any) -> Role | None:
         return Role.FRONT if _crops_at_inference() else Role.TRAINING
     if isinstance(layer, _L.Dot):
         return None if layer.normalize else Role.PRODUCT
+    if isinstance(layer, LayerScale) or (isinstance(layer, Scaling) and not np.any(layer.offset)):
+        return Role.SCALE
     if isinstance(layer, _L.Activation):  # those that have a layer of their own are not left after `lower`
         return _ACTIVATION_ROLES.get(getattr(layer.activation, "__name__", ""))
     if type(layer) in KERNEL_LAYERS:

@@ -6,16 +6,25 @@ from typing import Any
 
 from keras_mobilenets.tflite.edit.slim import pack
 from keras_mobilenets.tflite.file import Graph, Source, read_tflite, unpack
+from keras_mobilenets.tflite.sizes import KERNEL_OPERATIONS
 
 
 def in_front_of_softmax(graph: Graph) -> dict[int, int]:
-    """For each tensor that a softmax gives, and for each that is made of it, the tensor that the softmax reads."""
+    """For each tensor between the softmax of an output and the output, the tensor that the softmax reads.
+
+    What is computed of a softmax with kernels or other feature maps is not its answer any more: attention has one, too.
+    """
     before: dict[int, int] = {}
     for operator in graph.operators:
-        source = operator.inputs[0]
-        if operator.name == "SOFTMAX" or source in before:
+        source, *others = (one for one in operator.inputs if one >= 0 and graph.tensors[one].data is None)
+        shows = source in before and all(one in before for one in others) and operator.name not in KERNEL_OPERATIONS
+        if operator.name == "SOFTMAX" or shows:
             before.update(dict.fromkeys(operator.outputs, before.get(source, source)))
-    return before
+    leading = set(graph.outputs)
+    for operator in reversed(graph.operators):
+        if leading & before.keys() & set(operator.outputs):
+            leading.update(operator.inputs)
+    return {index: source for index, source in before.items() if index in leading}
 
 
 def without_softmax(source: Source) -> bytes | None:
