@@ -14,6 +14,7 @@ from keras_mobilenets.applications.variants import check_builder
 from keras_mobilenets.applications.weights import load_weights
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.activations import activation_layer
+from keras_mobilenets.layers.composite import is_padded, padding_layer
 from keras_mobilenets.layers.freezing import watch
 from keras_mobilenets.utils import user_path
 
@@ -216,12 +217,16 @@ def convolution(
     normalization: str | None,
     momentum: float,
     epsilon: float,
+    padding: str = "same",
 ) -> Any:
     """A convolution with its normalization and activation, as stem and neck of the networks have it."""
     if filters < 1:
         raise ValueError(f"`alpha` is too small: {name} would have {filters} filters.")
     use_bias = normalization is None
-    x = keras.layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=use_bias, name=name)(x)
+    if is_padded(padding, strides):
+        x, padding = padding_layer(kernel_size, name)(x), "valid"
+    padding = "same" if padding == "symmetric" else padding
+    x = keras.layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=use_bias, name=name)(x)
     if normalization is not None:
         x = BatchNormalization(momentum=momentum, epsilon=epsilon, name=bn_name or f"{name}_bn")(x)
     return activate(x, activation, activation_prefix or name)

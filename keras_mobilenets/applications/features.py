@@ -62,10 +62,13 @@ def _calls(flat: keras.Model) -> dict[str, tuple[keras.layers.Layer, Any, Any]]:
     `layer.input` will not do: a layer that several graphs share, as those of a nested model do, answers for the first.
     """
     calls = {}
+    padded: dict[int, Any] = {}  # what a convolution reads is the map before its padding
 
     def record(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)
-        calls[layer.name] = (layer, args[0], outputs)
+        calls[layer.name] = (layer, padded.get(id(args[0]), args[0]), outputs)
+        if isinstance(layer, keras.layers.ZeroPadding2D):
+            padded[id(outputs)] = args[0]
         return outputs
 
     keras.models.clone_model(flat, input_tensors=flat.input, clone_function=lambda layer: layer, call_function=record)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import keras
 
-from keras_mobilenets.applications import common, preprocessing
+from keras_mobilenets.applications import common, preprocessing, timm_weights
 from keras_mobilenets.applications.common import Activation
 from keras_mobilenets.applications.mobilenet_v4_tables import (
     CONV_LARGE,
@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     normalization: str | None
     momentum: float | None
     epsilon: float | None
+    origin: str | None
 
 
 def MobileNetV4ConvSmall(
@@ -66,7 +67,9 @@ def MobileNetV4ConvSmall(
         alpha: width multiplier, > 0. Widths are rounded to multiples of 8; the stem is not made narrower, the last
             convolution has 1280 filters, more only for `alpha` > 1.
         include_top: whether with pooling and classifier.
-        weights: None for random ones, or a path: a `.weights.h5` or a `.keras` file.
+        weights: None for random ones, or a path: a `.weights.h5` or a `.keras` file, or timm's checkpoint, a
+            `.safetensors` or `.pth` file. timm's networks were trained on pixels that are normalized as their
+            `pretrained_cfg` says: most by a mean and a variance for each channel.
         input_tensor: a KerasTensor to build on, in place of a new input.
         classes: number of classes; 1000.
         pooling: without top: None for the feature map, "avg" or "max" over height and width.
@@ -82,6 +85,8 @@ def MobileNetV4ConvSmall(
         normalization: "batch", or None for convolutions with a bias instead.
         momentum: of the batch normalization; None for the published one.
         epsilon: likewise.
+        origin: whose settings padding, momentum and epsilon are: "tensorflow", the authors', or "timm", which pads
+            strided convolutions by half a kernel on each side; None for what `weights` need.
 
     Returns:
         A functional Keras model. With top it gives (batch, classes); `inline(model)` is its flat view, and
@@ -179,16 +184,22 @@ def _build(
     normalization: str | None = "batch",
     momentum: float | None = None,
     epsilon: float | None = None,
+    origin: str | None = None,
 ) -> keras.Model:
     if weights == "imagenet":
         raise ValueError("`weights` must be None or a path: MobileNetV4 has no published weights for Keras.")
     common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout)
     common.check_classes(classes, classifier_activation, published=False)
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=False)
+    if origin not in (None, "tensorflow", "timm"):
+        raise ValueError(f"`origin` must be 'tensorflow', 'timm' or None. Received: origin={origin!r}")
+    is_timm = origin == "timm" or (origin is None and timm_weights.is_checkpoint(weights))
+    known = (timm_weights.MOMENTUM, timm_weights.EPSILON) if is_timm else (network.momentum, network.epsilon)
     settings = {
         "normalization": normalization,
-        "momentum": network.momentum if momentum is None else momentum,
-        "epsilon": network.epsilon if epsilon is None else epsilon,
+        "momentum": known[0] if momentum is None else momentum,
+        "epsilon": known[1] if epsilon is None else epsilon,
+        "padding": "symmetric" if is_timm else "same",
     }
     steps = common.strides_and_dilations(network.strides, output_stride=output_stride, stem_stride=stem_stride)
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image) if include_preprocessing else image

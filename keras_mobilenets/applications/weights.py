@@ -17,11 +17,12 @@ import keras
 import ml_dtypes
 import numpy as np
 
+from keras_mobilenets.applications import timm_weights
 from keras_mobilenets.layers import inline
 from keras_mobilenets.utils import user_path
 
 # Layers that a model has only with `include_top=True`, by their canonical name.
-_TOP = frozenset({"conv_preds", "classifier", "conv_2"})
+_TOP = frozenset({"conv_preds", "classifier", "conv_2", "conv_2_bn"})
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Stored:
     """The weights of one layer in a file, by the name of each variable ("0", "1", ... where the file has none)."""
 
     name: str
-    variables: dict[str, h5py.Dataset]
+    variables: dict[str, Any]  # data sets of HDF5, or arrays
 
 
 def load_weights(
@@ -42,18 +43,21 @@ def load_weights(
     """Loads weights into a model by the names and shapes of its primitive layers.
 
     The file may come from this package or from keras.applications, of Keras 3 or of its predecessors: what counts are
-    the layers of the flat view (`inline(model)`), not how they are nested. Everything is compared first: a file that
-    does not fit leaves the model as it was.
+    the layers of the flat view (`inline(model)`), not how they are nested. MobileNetV4 takes timm's checkpoints, too,
+    where it was built with `origin="timm"`. Everything is compared first: a file that does not fit leaves the model as
+    it was.
 
     Args:
         model: a functional or sequential model that `inline` can flatten.
-        path: a legacy `.h5` file (weights or whole model), a `.weights.h5` or a `.keras` file.
+        path: a legacy `.h5` file (weights or whole model), a `.weights.h5` or a `.keras` file; of timm a
+            `.safetensors` file (read by the package safetensors), or a state dict of `torch.save` (by torch).
         skip: layers of `model` that the file does not hold.
         free: names of layers that stay as they are where the file has them in another shape: heads of other classes.
 
     Raises:
         ValueError: the file is no weight file, is truncated or corrupt, or does not fit; then the message names the
             layers, the shapes that the model expects and those that the file holds.
+        ImportError: it is a checkpoint of PyTorch, and the package that reads it is not installed.
 
     Warns:
         UserWarning: the file's layers have other names, but the same shapes in the same order; or layers of `free` stay
@@ -67,29 +71,32 @@ def load_weights(
     """
     skipped = {id(layer) for layer in skip}
     layers = [layer for layer in inline(model).layers if layer.weights and id(layer) not in skipped]
-    with _opened(path) as file:
-        pairs = _pair(layers, list(_stored_layers(file)), model.name, path, free)
+    with _opened(path, layers) as stored:
+        pairs = _pair(layers, stored, model.name, path, free)
         values = [(variable, _array(data)) for layer, stored in pairs for variable, data in _variables(layer, stored)]
     for variable, value in values:
         variable.assign(value)
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    """Opens the HDF5 part of a weight file, and turns all that can be wrong with the file into one clear error."""
+def _opened(path: str | os.PathLike[str], layers: list[keras.layers.Layer]) -> Iterator[list[_Stored]]:
+    """Opens a weight file for layers, and turns all that can be wrong with the file into one clear error."""
     path = str(user_path(path))
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is not a file. Weights come as .h5, .weights.h5 or .keras.")
+        raise ValueError(f"{path} is not a file. Weights come as .h5, .weights.h5 or .keras, of timm as .safetensors.")
     with open(path, "rb") as file:
-        start = file.read(512).lstrip()
+        start = file.read(512)
         file.seek(0)
-        if start.startswith(b"<"):
-            raise ValueError(f"{path} is a web page, not a weight file: download it again.")
-        if not start.startswith((b"\x89HDF", b"PK")):
-            raise ValueError(f"{path} is not a weight file: it is neither HDF5 (.h5) nor a Keras archive (.keras).")
         try:
+            if timm_weights.is_checkpoint(path):
+                yield [_Stored(*one) for one in timm_weights.stored_layers(path, layers)]
+                return
+            if start.lstrip().startswith(b"<"):
+                raise ValueError(f"{path} is a web page, not a weight file: download it again.")
+            if not start.startswith((b"\x89HDF", b"PK")):
+                raise ValueError(f"{path} is not a weight file: it is neither HDF5 (.h5) nor a Keras archive (.keras).")
             with h5py.File(_hdf5_part(file, start), "r") as hdf5:
-                yield hdf5
+                yield list(_stored_layers(hdf5))
         except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
             raise ValueError(f"{path} is truncated or corrupt: download or copy it again. ({error})") from error
 
@@ -224,7 +231,8 @@ def _variables(layer: keras.layers.Layer, stored: _Stored) -> list[tuple[Any, h5
 
 def _array(data: h5py.Dataset) -> np.ndarray:
     # HDF5 has no bfloat16: Keras writes its two bytes and leaves a note.
-    return np.array(data, dtype=ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else np.array(data)
+    is_bfloat16 = getattr(data, "attrs", {}).get("dtype") == "bfloat16"
+    return np.array(data, dtype=ml_dtypes.bfloat16) if is_bfloat16 else np.array(data)
 
 
 def _fits(layer: keras.layers.Layer, stored: _Stored) -> bool:

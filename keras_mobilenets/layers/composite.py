@@ -27,6 +27,8 @@ class CompositeLayer(keras.layers.Layer):
         normalization: "batch", or None for convolutions with a bias instead.
         momentum: of the moving averages of batch normalization, in [0, 1).
         epsilon: added to the variance in batch normalization, > 0.
+        padding: of strided depthwise convolutions: "same" as in TensorFlow, where one more zero may be below and to the
+            right than above and to the left, or "symmetric" as in PyTorch: half a kernel on each side.
         normalization_suffix: how the batch normalization of a convolution `x` is named: `x_{suffix}`.
         kernel_initializer, depthwise_initializer: as in `keras.layers.SeparableConv2D`.
         kernel_regularizer, depthwise_regularizer: likewise. The papers put little or no weight decay on depthwise
@@ -44,6 +46,7 @@ class CompositeLayer(keras.layers.Layer):
         normalization: str | None = "batch",
         momentum: float = 0.99,
         epsilon: float = 1e-3,
+        padding: str = "same",
         normalization_suffix: str = "bn",
         kernel_initializer: Any = "glorot_uniform",
         depthwise_initializer: Any = "glorot_uniform",
@@ -61,12 +64,14 @@ class CompositeLayer(keras.layers.Layer):
             raise ValueError(f"`normalization` must be 'batch' or None. Received: normalization={normalization!r}")
         check_share(momentum=momentum)
         check_positive(epsilon=epsilon)
+        check_padding(padding)
         if not isinstance(activation, str):  # a function comes back from a config as a dictionary
             activation = keras.activations.get(activation) if activation is not None else None
         self.activation = activation
         self.normalization = normalization
         self.momentum = momentum
         self.epsilon = epsilon
+        self.padding = padding
         self.normalization_suffix = normalization_suffix
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.depthwise_initializer = keras.initializers.get(depthwise_initializer)
@@ -89,6 +94,7 @@ class CompositeLayer(keras.layers.Layer):
             "normalization": self.normalization,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
+            "padding": self.padding,
             "normalization_suffix": self.normalization_suffix,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "depthwise_initializer": keras.initializers.serialize(self.depthwise_initializer),
@@ -116,8 +122,9 @@ class CompositeLayer(keras.layers.Layer):
 
     def depthwise(self, name: str, activation: Activation, *, bare: bool = False, **kwargs: Any) -> list:
         """A depthwise convolution with its normalization and activation; `bare`: with nothing behind it, no bias."""
+        pads = [padding_layer(kwargs["kernel_size"], name)] if is_padded(self.padding, kwargs["strides"]) else []
         convolution = keras.layers.DepthwiseConv2D(
-            padding="same",
+            padding="valid" if pads else "same",
             use_bias=self.normalization is None and not bare,
             depthwise_initializer=self._fresh(self.depthwise_initializer),
             depthwise_regularizer=self.depthwise_regularizer,
@@ -126,7 +133,7 @@ class CompositeLayer(keras.layers.Layer):
             dtype=self.dtype_policy,
             **kwargs,
         )
-        return [convolution] if bare else [convolution, *self._normalized(name, activation)]
+        return [*pads, convolution] if bare else [*pads, convolution, *self._normalized(name, activation)]
 
     def _normalized(self, name: str, activation: Activation) -> list[keras.layers.Layer]:
         layers = []
@@ -154,6 +161,23 @@ class CompositeLayer(keras.layers.Layer):
     def _fresh(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:
         """A new instance: the same instance gives the same numbers each time that it is called."""
         return keras.initializers.get(keras.initializers.serialize(initializer))
+
+
+def check_padding(padding: str) -> None:
+    """Refuses what is no padding of strided convolutions."""
+    if padding not in ("same", "symmetric"):
+        raise ValueError(f"`padding` must be 'same' or 'symmetric'. Received: padding={padding!r}")
+
+
+def is_padded(padding: str, strides: int) -> bool:
+    """Whether a convolution needs zeros that it does not add itself; without strides both paddings are the same."""
+    return padding == "symmetric" and strides > 1
+
+
+def padding_layer(kernel_size: int | tuple[int, int], name: str) -> keras.layers.Layer:
+    """Half a kernel of zeros on each side of what the convolution `name` reads."""
+    size = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    return keras.layers.ZeroPadding2D(tuple(one // 2 for one in size), name=f"{name}_pad")
 
 
 def check_share(**arguments: Any) -> None:

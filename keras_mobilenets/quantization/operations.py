@@ -26,8 +26,8 @@ class Operation:
 
     Attributes:
         name: of the layer; of an input of the model the input's.
-        nodes: all that is computed, in order: the layer, the normalization and the factor that are folded into it, the activation or
-            gate behind it, and the quantizer that rounds the result.
+        nodes: all that is computed, in order: the layer, the normalization and the factor that are folded into it, the
+            activation or gate behind it, and the quantizer that rounds the result.
         quantizer: what rounds the result: the last node, or the quantizer of the concatenation that alone reads it;
             None for what stays in float, only moves values, or is a gate, which has a grid of its own.
         factor: how many times larger than in the model the result is computed.

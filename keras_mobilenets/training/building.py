@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets import applications
+from keras_mobilenets.applications import timm_weights
 from keras_mobilenets.applications.variants import FAMILIES, check_builder
 from keras_mobilenets.layers import inline
 from keras_mobilenets.tasks import Task
@@ -75,6 +76,8 @@ def _base(
     """The network without its top."""
     build = getattr(applications, builder)
     known = weights if weights == "imagenet" else None
+    if builder.startswith("MobileNetV4") and known is None and timm_weights.is_checkpoint(weights):
+        options["origin"] = "timm"
     base = build(input_tensor=image, include_top=False, weights=known, **options)
     if weights is not None and known is None:
         whole = {name: value for name, value in options.items() if name != "pooling"}

@@ -96,6 +96,30 @@ class Recipe:
 
 _RMSPROP = {"rho": 0.9, "momentum": 0.9, "epsilon": 1.0}  # epsilon: TF-slim's train_image_classifier.py
 
+_V4: tuple[tuple[Any, ...], ...] = (
+    # network, batch, rate, epochs, decay, dropout, EMA, batch norm, further arguments; what `fit` leaves to others
+    (
+        *("conv-small", 4096, 0.002, 9598, 0.01, 0.3, 0.9999, 0.95, {"beta_1": 0.6, "epsilon": 1e-6}),
+        "l2 of 1e-5, RandAugment 9 at .5",
+    ),
+    (
+        *("conv-medium", 4096, 0.004, 500, 0.1, 0.2, None, 0.997, {}),
+        "drop_path=.075, RandAugment 15 at .7",
+    ),
+    (
+        *("conv-large", 16384, 0.004, 500, 0.2, 0.2, None, 0.997, {}),
+        "drop_path=.2 in all blocks, RandAugment 15, mixup .8 and cutmix 1 at .2",
+    ),
+    (
+        *("hybrid-medium", 16384, 0.016, 500, 0.1, 0.2, None, 0.997, {}),
+        "drop_path=.075, RandAugment 15 at .7",
+    ),
+    (
+        *("hybrid-large", 16384, 0.01, 500, 0.2, 0.2, None, 0.997, {}),
+        "drop_path=.35, RandAugment 15, mixup .8 and cutmix 1 at .3",
+    ),
+)
+
 RECIPES = {
     one.name: one
     for one in (
@@ -299,6 +323,26 @@ RECIPES = {
             ema=0.9999,
             batch_norm_momentum=0.99,
             quantize="qat-paper",
+        ),
+        *(
+            Recipe(
+                name=f"v4-{network}-paper",
+                source=f"tensorflow/models official/vision, imagenet_mobilenetv4_{network.replace('-', '_')}_tpu.yaml; "
+                f"beside it {beside}",
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                epochs=epochs,
+                optimizer="AdamW",
+                options=options,
+                warm_up=1560 * batch_size / (1_281_167 * epochs),
+                l2=decay,
+                label_smoothing=0.1,
+                dropout=dropout,
+                ema=ema,
+                batch_norm_momentum=momentum,
+                quantize="qat-paper",
+            )
+            for network, batch_size, learning_rate, epochs, decay, dropout, ema, momentum, options, beside in _V4
         ),
         Recipe(
             name="qat-paper",
