@@ -345,16 +345,6 @@ def blocks(function: str) -> Callable[[Place], Step]:
     return lambda place: place.move(function, block=place.options["block_size"])
 
 
-def moved(place: Place) -> Step:
-    """What a layer of Keras does to places, and no operation of a file: see `keras_mobilenets.quantization`."""
-    return place.move("call", **place.options)
-
-
-def reshape(place: Place) -> Step:
-    """RESHAPE, SQUEEZE and EXPAND_DIMS."""
-    return place.move("reshape")
-
-
 MAKERS: dict[str, Callable[[Place], Any]] = {
     **dict.fromkeys(_KINDS, convolution),
     "ADD": binary(IntegerAdd, sign=1),
@@ -373,11 +363,12 @@ MAKERS: dict[str, Callable[[Place], Any]] = {
     **dict.fromkeys(FUNCTIONS, function),
     "RESIZE_BILINEAR": resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
-    **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), reshape),
+    **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), lambda place: place.move("reshape")),
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), split),
     **dict.fromkeys(("PAD", "PADV2"), pad),
     "MIRROR_PAD": mirror_pad,
-    "MOVE": moved,
+    # What a layer of Keras does to places, and no operation of a file: see `keras_mobilenets.quantization`.
+    "MOVE": lambda place: place.move("call", **place.options),
     "SLICE": cut,
     "STRIDED_SLICE": strided_slice,
     "CONCATENATION": concatenation,
