@@ -224,22 +224,20 @@ def matmul(place: Place) -> Step:
     left, right = place.operands
     if left.data is not None or right.data is not None or left.shape[:-2] != right.shape[:-2]:
         raise place.error("has a constant operand or other batches, which is not known")
-    transposed = [bool(place.options.get(name)) for name in ("adj_x", "adj_y")]
-    return place.step(IntegerMatmul, [left, right], transposed=transposed)
+    return place.step(IntegerMatmul, [left, right], transposed=[bool(place.options.get(f"adj_{x}")) for x in "xy"])
 
 
 def function(place: Place) -> Step:
     """The functions of one number."""
-    name = place.operator.name
-    return place.step(IntegerTable, place.operands[:1], function=name, alpha=float(place.options.get("alpha", 1.0)))
+    alpha = float(place.options.get("alpha", 1.0))
+    return place.step(IntegerTable, place.operands[:1], function=place.operator.name, alpha=alpha)
 
 
 def resize_bilinear(place: Place) -> Step:
     """RESIZE_BILINEAR."""
-    options = place.options
-    corners, half = bool(options.get("align_corners")), bool(options.get("half_pixel_centers"))
-    source = place.operands[:1]
-    return place.step(IntegerResize, source, target_shape=place.shape, align_corners=corners, half_pixel=half)
+    corners, half = (bool(place.options.get(name)) for name in ("align_corners", "half_pixel_centers"))
+    where = {"align_corners": corners, "half_pixel": half}
+    return place.step(IntegerResize, place.operands[:1], target_shape=place.shape, **where)
 
 
 def resize_nearest(place: Place) -> Step:
