@@ -1,6 +1,6 @@
 """Detectors of one's own, trained on some hundred photographs: in float, quantized, and as integer files.
 
-    python -m benchmarks.detection DATA --runs FOLDER [--case bccd ...] [--seed 0]
+    python -m benchmarks.detection DATA --runs FOLDER [--case bccd ...] [--seed 0] [--quantize-epochs 0]
 
 DATA holds `data/bccd` (Pascal VOC: 205 pictures to train on, 87 to choose the epoch in 8 bits by, 72 that nothing else
 sees), `data/raccoon` (COCO: 160 and 40, which choose it, too) and ImageNet weights in `weights/`. A model that lies in
@@ -51,7 +51,7 @@ class Case:
         builder, alpha, image_size: of the model.
         lite: whether it is an SSDLite, else an SSD.
         weights: ImageNet's, or a `.tflite` file in `published/` of which all layers are taken that fit.
-        epochs, quantize_epochs: of training in float, and in 8 bits; 0 for float alone.
+        epochs, quantize_epochs: of training in float, and in 8 bits; 0 for none.
         measured: the split that is measured on, if it is not the one that is chosen by.
     """
 
@@ -68,7 +68,7 @@ class Case:
 
 _SSD = Case("raccoon", "MobileNet", image_size=192, lite=False, epochs=6, quantize_epochs=0)
 CASES = {
-    "bccd": Case("bccd", measured="test"),
+    "bccd": Case("bccd", epochs=20, measured="test"),
     "raccoon": Case("raccoon"),
     "raccoon, from COCO": dataclasses.replace(_SSD, weights="published/ssd_mobilenet_v1_coco_300_quant.tflite"),
     "raccoon, from ImageNet": dataclasses.replace(
@@ -84,12 +84,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--case", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quantize-epochs", type=int, help="in place of the cases' own; 0 for none")
     arguments = parser.parse_args()
     for name in arguments.case:
         keras.utils.set_random_seed(arguments.seed)
         folder = arguments.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{arguments.seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        rows = list(measured(CASES[name], arguments.data, folder, arguments.seed))
+        case = CASES[name]
+        if arguments.quantize_epochs is not None:
+            case = dataclasses.replace(case, quantize_epochs=arguments.quantize_epochs)
+        rows = list(measured(case, arguments.data, folder, arguments.seed))
         write([{"case": name, "seed": arguments.seed, **row} for row in rows])
 
 
@@ -111,14 +115,14 @@ def measured(case: Case, root: Path, folder: Path, seed: int) -> Iterator[dict[s
 
     model = kept(folder / "float.keras", trained)
     forms: dict[str, tuple[Any, Path]] = {"float": (model.predict_on_batch, folder / "float.keras")}
-    images = np.concatenate([np.asarray(images) for images, _ in last.val.take(8)])
+    images = np.concatenate([np.asarray(images) for images, _ in last.val.take(2)])
+    given = {"task": task, "labels": data.class_names, "verify": images, "strict": True, "verbose": False}
+    calibration = np.concatenate([np.asarray(images) for images, _ in data.train.take(8)])
+    export_tflite(model, folder / "ptq.tflite", quantize="int8", calibration=calibration, **given)
+    forms["ptq file"] = TFLiteModel(folder / "ptq.tflite").predict, folder / "ptq.tflite"
     if case.quantize_epochs:
         quantized = kept(folder / "qat.keras", adapted)
-        given = {"task": task, "labels": data.class_names, "verify": images, "strict": True, "verbose": False}
-        calibration = np.concatenate([np.asarray(images) for images, _ in data.train.take(16)])
-        export_tflite(model, folder / "ptq.tflite", quantize="int8", calibration=calibration, **given)
         export_tflite(quantized, folder / "model.tflite", **given)
-        forms["ptq file"] = TFLiteModel(folder / "ptq.tflite").predict, folder / "ptq.tflite"
         forms["qat"] = quantized.predict_on_batch, folder / "qat.keras"
         forms["file"] = TFLiteModel(folder / "model.tflite").predict, folder / "model.tflite"
     name = f"{'SSDLite' if case.lite else 'SSD'} {case.builder.removeprefix('MobileNet') or 'V1'} {case.alpha:g}"

@@ -14,6 +14,7 @@ from keras_mobilenets.export import export_tflite
 from keras_mobilenets.tasks import Detection, task_of
 from keras_mobilenets.tasks.saved import saved_task, write_task
 from keras_mobilenets.tflite import read_tflite
+from keras_mobilenets.tflite.runner import named_tensors
 from keras_mobilenets.training import Checkpoint, build_model, fit
 
 SIZE = 32
@@ -67,6 +68,9 @@ def test_a_saved_detector_is_asked_alike_in_either_form(saved, pictures, tmp_pat
     assert (one["pictures"], one["left_out"]) == (20, 1) and one["classes"]["red"]["boxes"] == 10
     # One network in float32, decoded here and by the kernel: a score that ties may fall otherwise.
     assert one["mAP"] == pytest.approx(other["mAP"], abs=2e-3)
+    result = call("export", saved / "float.keras", tmp_path / "raw.tflite", "--encoded")
+    assert result.exit_code == 0, result.output
+    assert set(named_tensors(read_tflite(tmp_path / "raw.tflite"), "outputs")) == {"boxes", "scores"}
 
 
 def test_data_are_looked_at_before_anything_is_trained(pictures, tmp_path, monkeypatch):
@@ -106,6 +110,7 @@ def test_a_folder_of_boxes_becomes_a_detector(pictures, tmp_path):
     page = (tmp_path / "one" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3 + 2 * 4  # mAP, loss, precision over recall; truth and answer
     assert "Precision over recall" in page and "{{" not in page
+    assert "integers\nup to the choice of the boxes: it takes uint8" in page
     result = call("quantize", tmp_path / "one" / "float.keras", tmp_path / "two.tflite", "--data", pictures)
     assert result.exit_code == 0, result.output
 
