@@ -171,7 +171,11 @@ def test_evaluate_refuses_other_classes(run):
 
 
 def test_quantize_and_export_write_files(run, pictures, tmp_path):
-    result = call("quantize", run[0] / "float.keras", tmp_path / "ptq.tflite", "--data", pictures, "--report")
+    scores = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
+    front = [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Conv2D(4, 3, 2)]
+    keras.Sequential([*front, *scores]).save(tmp_path / "small.keras")
+    (tmp_path / "labels.txt").write_text("dark\nlight\n")
+    result = call("quantize", tmp_path / "small.keras", tmp_path / "ptq.tflite", "--data", pictures, "--report")
     assert result.exit_code == 0, result.output
     assert "What each layer costs" in (tmp_path / "ptq.html").read_text()
     result = call("export", run[0] / "qat.keras", tmp_path / "qat.tflite")
