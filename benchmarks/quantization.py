@@ -3,10 +3,8 @@
     KERAS_MOBILENETS_TESTDATA=FOLDER python -m benchmarks.quantization      # hours on two cores; goes on where it was
 
 Every figure is the top-1 accuracy of a full-integer `.tflite` file (of the Keras model for "float") on photographs
-that neither trained nor calibrated it.
+that neither trained nor calibrated it. Of ImageNet weights: benchmarks/quantization_post_training.py.
 
-- ImageNet weights on the sample: post-training quantization only. A seed takes another fifth of the sample to
-  calibrate, the other four to test.
 - Transfer to flowers, from ImageNet weights (head, then all layers) and from scratch: a seed draws the head, the order
   and the crops. Quantization-aware training is one more epoch (three from scratch) at a tenth of the rate.
 - The hard case: the transferred V1 with its depthwise channels scaled by 1 to 1/50 and its normalizations by the
@@ -62,7 +60,7 @@ class Case:
         name: in the table.
         builder, alpha, size: of the network.
         weights: the file of ImageNet weights; None is from scratch.
-        epochs: of float training; 0 is ImageNet itself.
+        epochs: of float training.
         quantize_epochs: of quantization-aware training.
         learning_rate: of float training; quantization-aware training has a tenth.
         methods: what is measured.
@@ -75,7 +73,7 @@ class Case:
     alpha: float
     size: int
     weights: str | None = None
-    epochs: int = 0
+    epochs: int = 1
     quantize_epochs: int = 1
     learning_rate: float = 2e-4
     methods: tuple[str, ...] = ("float", "PTQ", "PTQ tf.lite", "QAT", "QAT tfmot")
@@ -83,15 +81,11 @@ class Case:
     friendly: bool = False
 
 
-PTQ_ONLY = ("float", "PTQ", "PTQ tf.lite")
 BLOCKS = ("float", "PTQ", "PTQ per tensor")
 V1_25, V1_5 = "mobilenet_2_5_128_tf.h5", "mobilenet_5_0_160_tf.h5"
 V2 = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 SCRATCH: dict[str, Any] = {"epochs": 20, "quantize_epochs": 3, "learning_rate": 2e-3}
 CASES = (
-    Case("ImageNet, V1 0.25/128", "MobileNet", 0.25, 128, V1_25, methods=PTQ_ONLY),
-    Case("ImageNet, V1 0.5/160", "MobileNet", 0.5, 160, V1_5, methods=PTQ_ONLY),
-    Case("ImageNet, V2 1.0/224", "MobileNetV2", 1.0, 224, V2, methods=PTQ_ONLY),
     Case("flowers, V1 0.5/160", "MobileNet", 0.5, 160, V1_5, epochs=3),
     Case("flowers, V1 0.5/160, hard", "MobileNet", 0.5, 160, V1_5, epochs=3, hard=True),
     Case("flowers, V2 1.0/160", "MobileNetV2", 1.0, 160, V2, epochs=2),
@@ -126,10 +120,6 @@ class Bench:
     def model(self) -> keras.Model:
         """The float model."""
         case = self.case
-        if case.epochs == 0:
-            build = getattr(km, case.builder)
-            weights = self.folder / "weights" / str(case.weights)
-            return build((case.size, case.size, 3), alpha=case.alpha, weights=weights)
         name = f"{case.builder}-{case.alpha}-{case.size}{'-friendly' * case.friendly}-{self.seed}.keras"
         path = self.models / name
         if not path.exists():
@@ -163,22 +153,14 @@ class Bench:
     @functools.cached_property
     def tested(self) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and labels of the photographs that are kept apart."""
-        if self.case.epochs:
-            files = sorted((self.folder / "data" / "flowers" / "val").glob("*/*.jpg"))
-            return self._read(files), np.array([self.data.class_names.index(file.parent.name) for file in files])
-        files = [file for index, file in enumerate(self._sample()) if index % 5 != self.seed % 5]
-        return self._read(files), np.array([int(file.name[:4]) for file in files])
+        files = sorted((self.folder / "data" / "flowers" / "val").glob("*/*.jpg"))
+        return self._read(files), np.array([self.data.class_names.index(file.parent.name) for file in files])
 
     @functools.cached_property
     def calibration(self) -> np.ndarray:
         """Pixels to calibrate with."""
-        if self.case.epochs:
-            files = sorted((self.folder / "data" / "flowers" / "train").glob("*/*.jpg"))
-            return self._read(np.random.default_rng(self.seed).permutation(files)[:CALIBRATION])
-        return self._read(self._sample()[self.seed % 5 :: 5])
-
-    def _sample(self) -> list[Path]:
-        return sorted((self.folder / "data" / "imagenet_sample").glob("*.jpg"))
+        files = sorted((self.folder / "data" / "flowers" / "train").glob("*/*.jpg"))
+        return self._read(np.random.default_rng(self.seed).permutation(files)[:CALIBRATION])
 
     def _read(self, files: Any) -> np.ndarray:
         return np.stack([read_image(file, self.case.size) for file in files])

@@ -3,8 +3,9 @@
     python -m benchmarks.training_step      # some minutes; writes benchmarks/training_step.csv and ..._kinds.csv
 
 All peers of a model run in one process, one step each in turn, so that what else the machine does meets all alike. What
-counts are the ratios; milliseconds are this machine's. Peak memory is of a process that does nothing else. The second
-table says where the time of a training step goes: milliseconds by kind of TensorFlow operation, the ten largest.
+counts are the ratios; milliseconds are of this machine. "training" is a step; "prediction" `predict` of eight batches,
+which a quantized model computes in the integers of its file, to the bit. Peak memory is of a process that does nothing
+else. The second table says where the time of a training step goes: milliseconds by kind of operation, the ten largest.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import argparse
 import collections
 import csv
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,7 +37,9 @@ MODELS = {
     "MobileNetV3Small 1.0/96": ("MobileNetV3Small", {"alpha": 1.0, "input_shape": (96, 96, 3)}),
     "MobileNet 0.5/128": ("MobileNet", {"alpha": 0.5, "input_shape": (128, 128, 3)}),
 }
+KINDS = ("training", "prediction")
 BATCH, CLASSES = 16, 10
+PREDICTED = 8  # batches: whether weights have changed since, a quantized model looks once
 REFERENCE = "keras.applications float"
 CSV = Path(__file__).with_suffix(".csv")
 
@@ -89,25 +93,28 @@ def steps(peer: str, model_name: str) -> dict[str, Callable[[], object]] | None:
     images = pixels if "V3" in name else pixels / 127.5 - 1
     labels = rng.integers(0, CLASSES, BATCH)
     model.compile("sgd", "sparse_categorical_crossentropy")
+    if isinstance(model, km.quantization.QuantizedModel):
+        km.calibrate(model, images[:4])  # only then it has integers
+    many = np.tile(images, (PREDICTED, 1, 1, 1))
     return {
         "training": lambda: model.train_on_batch(images, labels),
-        "prediction": lambda: model.predict_on_batch(images),
+        "prediction": lambda: model.predict(many, batch_size=BATCH, verbose=0),
     }
 
 
-def measure(model_name: str, rounds: int) -> dict[tuple[str, str], np.ndarray]:
+def measure(
+    model_name: str, rounds: int, peers: Sequence[str], kinds: Sequence[str]
+) -> dict[tuple[str, str], np.ndarray]:
     """Milliseconds of each peer and kind, one step each in turn."""
-    functions = {}
-    for peer in PEERS:
-        for kind, function in (steps(peer, model_name) or {}).items():
-            functions[peer, kind] = function
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
-    for turn in range(rounds + 3):  # three to warm up
-        for key, function in functions.items():
+    functions = {peer: made for peer in peers if (made := steps(peer, model_name))}
+    seconds: dict[tuple[str, str], list[float]] = {}
+    # One kind after the other: behind each training step a quantized model would have new integers to predict with.
+    for kind, turn in itertools.product(kinds, range(rounds + 3)):
+        for peer, made in functions.items():
             start = time.perf_counter()
-            function()
-            if turn >= 3:
-                seconds[key].append(time.perf_counter() - start)
+            made[kind]()
+            if turn >= 3:  # three to warm up
+                seconds.setdefault((peer, kind), []).append(time.perf_counter() - start)
     return {key: np.asarray(values) * 1e3 for key, values in seconds.items()}
 
 
@@ -148,6 +155,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help=f"with {REFERENCE!r}")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
     parser.add_argument("--output", type=Path, default=CSV)
     parser.add_argument("--only", nargs=2, metavar=("PEER", "MODEL"), help="peak memory of one peer, in MB")
     options = parser.parse_args()
@@ -160,27 +169,28 @@ def main() -> None:
         return
     times, largest = [], []
     for model_name in options.models:
-        measured = measure(model_name, options.rounds)
+        measured = measure(model_name, options.rounds, options.peers, options.kinds)
         for (peer, kind), one in measured.items():
             ratio = np.median(one) / np.median(measured[REFERENCE, kind])
             memory = peak_memory_mb(peer, model_name) if kind == "training" else ""
             times.append([model_name, kind, peer, f"{np.median(one):.1f}", f"{np.percentile(one, 10):.1f}"])
             times[-1] += [f"{ratio:.2f}", memory]
             print(*times[-1], sep="\t", flush=True)
-        for peer in PEERS:
+        for peer in options.peers if "training" in options.kinds else ():
             largest += [[model_name, peer, kind, f"{one:.2f}"] for kind, one in kinds(peer, model_name).items()]
     header = ["model", "kind", "peer", "median_ms", "p10_ms", f"ratio to {REFERENCE}", "peak_memory_mb"]
-    write(options.output, [header, *times])
-    write(
-        options.output.with_name(f"{options.output.stem}_kinds.csv"),
-        [["model", "peer", "operation", "ms_per_step"], *largest],
-    )
+    write(options.output, header, times)
+    path = options.output.with_name(f"{options.output.stem}_kinds.csv")
+    write(path, ["model", "peer", "operation", "ms_per_step"], largest)
 
 
-def write(path: Path, rows: list[list]) -> None:
-    """Writes a table."""
+def write(path: Path, header: list[str], rows: list[list]) -> None:
+    """Writes a table; what other runs measured stays, but for lines with the first two columns of a new one."""
+    new = {tuple(row[:2]) for row in rows}
+    found = list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() else []
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        kept = [row for row in found if tuple(row[:2]) not in new]
+        csv.writer(file, lineterminator="\n").writerows([header, *kept, *rows])
 
 
 if __name__ == "__main__":
