@@ -32,7 +32,7 @@ from keras_mobilenets.data.images import read_image
 from keras_mobilenets.integer import integer_model
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.tflite import TFLiteModel
-from keras_mobilenets.tflite.edit.logits import without_softmax
+from keras_mobilenets.tflite.edit.endings import without_softmax
 from keras_mobilenets.utils import atomic_path
 
 CSV = Path(__file__).with_suffix(".csv")

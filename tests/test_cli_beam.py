@@ -75,6 +75,25 @@ def test_a_job_answers_as_the_plain_command_and_names_what_is_broken(work, tmp_p
 
 
 @needs_beam
+def test_vectors_of_a_job_are_those_of_the_plain_command_and_are_searched(work, tmp_path):
+    layers = [keras.layers.Conv2D(4, 8), keras.layers.Flatten(name="embedding")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), *layers])
+    export_tflite(model, tmp_path / "vectors.tflite", verbose=False)
+    folder, job = work / "pictures", ("embed", tmp_path / "vectors.tflite")
+    assert call(*job, folder, tmp_path / "plain.parquet").exit_code == 0
+    done = call(*job, folder, tmp_path / "parts.parquet", "--runner", "beam", "--direct_num_workers", "1")
+    assert done.exit_code == 0 and "20 pictures answered" in done.output and "2 broken" in done.output, done.output
+    asked = sorted(folder.glob("*/[0-9]*.png"))[3:5]
+    plain, parts = (
+        [json.loads(line) for line in call("search", job[1], known, *asked, "--json").output.splitlines()]
+        for known in (tmp_path / "plain.parquet", tmp_path / "parts.parquet")
+    )
+    assert plain == parts and [one["nearest"][0]["image"] for one in parts] == [str(path) for path in asked]
+    assert call(*job, folder, tmp_path / "parts.npz", "--runner", "beam").exit_code == 2
+    assert "options of Beam need --runner" in call(*job, folder, tmp_path / "a.npz", "--regoin", "x").output
+
+
+@needs_beam
 @pytest.mark.parametrize("failures", [1, 2, 3])
 def test_a_read_that_fails_is_tried_again(work, monkeypatch, failures):
     from keras_mobilenets.cli import beam

@@ -23,7 +23,7 @@ from keras_mobilenets.quantization import FakeQuant, calibrate, is_quantized, qu
 from keras_mobilenets.quantization.bias_correction import LEAST_VALUES, channel_means
 from keras_mobilenets.tasks import task_of
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
-from keras_mobilenets.tflite.edit.answers import without_choice
+from keras_mobilenets.tflite.edit.endings import without_choice
 from keras_mobilenets.tflite.edit.slim import pack
 from keras_mobilenets.tflite.file import schema, unpack
 

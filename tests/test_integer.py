@@ -13,6 +13,7 @@ from runs import slow_but
 import keras_mobilenets as km
 from keras_mobilenets.integer import integer_model
 from keras_mobilenets.integer.convolution import largest_sums, split_channels
+from keras_mobilenets.tflite.edit.endings import without_softmax
 
 SIZE = 60  # maps of other than 2**n pixels, of odd sizes on the way
 FAMILIES = {
@@ -47,20 +48,6 @@ def exported(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "model.tflite"
     km.export_tflite(quantized, path, target=target, verbose=False)
     return path
-
-
-def without_softmax(content):
-    """The file cut before its softmax, with XNNPACK's own answer for the logits."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    kinds = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
-    place = kinds.index(schema.BuiltinOperator.SOFTMAX)
-    graph.outputs = list(graph.operators[place].inputs)[:1]
-    graph.operators = graph.operators[:place]
-    model.signatureDefs = []
-    builder = flatbuffers.Builder(0)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def runtime(content, images, kernels="xnnpack"):

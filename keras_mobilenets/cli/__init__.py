@@ -22,6 +22,7 @@ from keras_mobilenets.cli.options import (
     Listing,
     ModelFile,
     Pixels,
+    Runner,
     Seed,
     Split,
     Strict,
@@ -257,13 +258,7 @@ def predict(
         Path | None, typer.Option(metavar="FOLDER", help="Write the pictures with what was found drawn into them.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per picture.")] = False,
-    runner: Annotated[
-        str | None,
-        typer.Option(
-            show_default="this process",
-            help="For millions of pictures: beam (this machine) or Beam's DataflowRunner, FlinkRunner, SparkRunner.",
-        ),
-    ] = None,
+    runner: Runner = None,
     output: Annotated[
         str | None, typer.Option(metavar="PATH", help="With --runner: NAME.jsonl or NAME.parquet, written in parts.")
     ] = None,

@@ -1,4 +1,4 @@
-"""`predict --runner`: a `.tflite` file asked about any number of pictures, as a pipeline of Apache Beam."""
+"""`predict` and `embed` with `--runner`: a `.tflite` file asked about any number of pictures, by Apache Beam."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState, create_runner
 from rich.console import Console
 
+from keras_mobilenets.cli.embedding import IMAGE, VECTOR, check_embedding
 from keras_mobilenets.cli.models import PictureModel, saved_labels, tflite_model
 from keras_mobilenets.data.images import BrokenImage, read_image
 from keras_mobilenets.pixels import PixelScale
@@ -83,11 +84,11 @@ class TFLiteHandler(ModelHandler[np.ndarray, list, PictureModel]):
     Args:
         content: of the file.
         labels: names of the classes, if they are not in the file.
-        top: how many classes an answer has.
+        top: how many classes an answer has; None for the numbers themselves, of a model that gives a vector.
         pixels: what the model takes for them; None if the file says it.
     """
 
-    def __init__(self, content: bytes, labels: list[str] | None, top: int, pixels: PixelScale | None) -> None:
+    def __init__(self, content: bytes, labels: list[str] | None, top: int | None, pixels: PixelScale | None) -> None:
         super().__init__(max_batch_size=BATCH_SIZE)
         self.content = content
         self.labels = labels
@@ -102,7 +103,7 @@ class TFLiteHandler(ModelHandler[np.ndarray, list, PictureModel]):
     ) -> list[list]:
         with _one_at_a_time:
             answers = model.predict(np.stack(batch))
-        return [model.best(one, self.top) for one in answers]
+        return [one.tolist() if self.top is None else model.best(one, self.top) for one in answers]
 
 
 def predict(
@@ -130,9 +131,31 @@ def predict(
         ValueError: Beam knows no such runner or misses an option of it, or there are no pictures.
         FileExistsError: there is output of that name.
     """
-    name, suffix = os.path.splitext(output)
     labels = saved_labels(model)
-    opened = tflite_model(model, labels, pixels=pixels)  # here first: a file that is none is told now
+    task = tflite_model(model, labels, pixels=pixels).task  # here first: a file that is none is told now
+    _run(model, patterns, runner, output, flags, TFLiteHandler(model.read_bytes(), labels, top, pixels), _said(task))
+
+
+def embed(model: Path, pattern: str, *, runner: str, output: str, flags: list[str], pixels: PixelScale | None) -> None:
+    """Writes the vector of every picture, of length 1, for `search`; arguments and errors as of `predict`."""
+    check_embedding(model, tflite_model(model, pixels=pixels))
+    fields = [(IMAGE, pyarrow.string()), (VECTOR, NUMBERS)]
+    handler = TFLiteHandler(model.read_bytes(), None, None, pixels)
+    _run(model, [pattern], runner, output, flags, handler, pyarrow.schema(fields))
+
+
+def _run(
+    model: Path,
+    patterns: list[str],
+    runner: str,
+    output: str,
+    flags: list[str],
+    handler: TFLiteHandler,
+    schema: pyarrow.Schema,
+) -> None:
+    """Asks about every picture; writes paths and what the handler gives, under the names of the schema."""
+    name, suffix = os.path.splitext(output)
+    opened = handler.load_model()
     _check(patterns, name)
     try:
         chosen = create_runner(LOCAL if runner == "beam" else runner)
@@ -143,11 +166,14 @@ def predict(
     paths = pipeline | beam.Create(patterns) | MatchAll() | beam.Map(lambda file: file.path) | beam.Reshuffle()
     pictures = beam.ParDo(ReadPictures(opened.image_size, opened.task.crops))
     read = paths | "Read" >> pictures.with_outputs(BROKEN, main="pixels")
-    handler = KeyedModelHandler(TFLiteHandler(model.read_bytes(), labels, top, pixels))
-    found = opened.task.found
-    answers = read.pixels | RunInference(handler) | beam.MapTuple(lambda path, best: {"image": path, found: best})
+    names = schema.names
+    answers = (
+        read.pixels
+        | RunInference(KeyedModelHandler(handler))
+        | beam.Map(lambda one: dict(zip(names, one, strict=True)))
+    )
     if suffix == ".parquet":
-        answers | "Write" >> beam.io.WriteToParquet(name, _schema(opened.task), file_name_suffix=suffix)
+        answers | "Write" >> beam.io.WriteToParquet(name, schema, file_name_suffix=suffix)
     else:
         _ = answers | "Write" >> WriteLines(name)
     _ = read.broken | "WriteBroken" >> WriteLines(f"{name}.broken", skip_if_empty=True)
@@ -162,10 +188,10 @@ def predict(
         console.print(f"[yellow]{counts[BROKEN]:,} broken:[/] {name}.broken-*.jsonl", soft_wrap=True)
 
 
-def _schema(task: Task) -> pyarrow.Schema:
+def _said(task: Task) -> pyarrow.Schema:
     """Of what `describe` gives."""
     fields = [(name, FIELDS[name]) for name in SAID.get(task.found, ("name", "score"))]
-    return pyarrow.schema([("image", pyarrow.string()), (task.found, pyarrow.list_(pyarrow.struct(fields)))])
+    return pyarrow.schema([(IMAGE, pyarrow.string()), (task.found, pyarrow.list_(pyarrow.struct(fields)))])
 
 
 class WriteLines(beam.PTransform):

@@ -182,12 +182,20 @@ def pictures(values: list[str]) -> list[Path]:
     return [Path(value) for value in values]
 
 
-def batch(model: Path, values: list[str], output: str | None) -> tuple[list[str], list[str]]:
+def batch(
+    model: Path,
+    values: list[str],
+    output: str | None,
+    endings: tuple[str, ...] = (".jsonl", ".parquet"),
+    option: str = "--output",
+) -> tuple[list[str], list[str]]:
     """For a job on Beam: the globs of the pictures, and Beam's options, which are everything from the first on."""
     if model.suffix != ".tflite":
         raise typer.BadParameter(f"with --runner it must be a .tflite file, not {model.name}", param_hint="'MODEL'")
-    if output is None or not output.endswith((".jsonl", ".parquet")):
-        raise typer.BadParameter("with --runner it must be given, and end in .jsonl or .parquet", param_hint="--output")
+    if output is None or not output.endswith(endings):
+        raise typer.BadParameter(
+            f"with --runner it must be given, and end in {' or '.join(endings)}", param_hint=option
+        )
     first = next((index for index, value in enumerate(values) if value.startswith("-")), len(values))
     if not first:
         raise typer.BadParameter(f"write the pictures before {values[0]}", param_hint="'IMAGES...'")

@@ -25,6 +25,7 @@ from keras_mobilenets.utils import atomic_path, require
 BATCH_SIZE = 64
 DRAWN = 128  # side of a picture in pixels
 IMAGE, VECTOR = "image", "embedding"  # names in files
+PARTS = "{}-*-of-*.parquet"  # as Beam names them
 
 
 def embed(model: Path, folder: Path, output: Path, *, pixels: PixelScale | None) -> None:
@@ -49,17 +50,14 @@ def search(
     pixels: PixelScale | None,
 ) -> None:
     """Prints the nearest pictures of each picture; broken ones are named, and make the command fail at its end."""
-    from sklearn.neighbors import NearestNeighbors
-
     opened = _opened(model, pixels)
-    names, vectors = _read(known) if known.is_file() else _named(*_vectors(opened, picture_files(known)))
+    names, vectors = _named(*_vectors(opened, picture_files(known))) if known.is_dir() else _read(known)
     asked, wanted = _vectors(opened, images)
     if vectors.shape[1] != wanted.shape[1]:
         raise ValueError(f"{known} holds vectors of {vectors.shape[1]} numbers, {model} gives {wanted.shape[1]}")
-    near = NearestNeighbors(n_neighbors=min(top, len(names)), metric="cosine").fit(vectors)
-    distances, places = near.kneighbors(wanted)
-    for path, row, far in zip(asked, places, distances, strict=True):
-        found = [{IMAGE: names[place], "cosine": float(1 - one)} for place, one in zip(row, far, strict=True)]
+    cosines, places = nearest(vectors, wanted, min(top, len(names)))
+    for path, row, near in zip(asked, places, cosines, strict=True):
+        found = [{IMAGE: names[place], "cosine": float(one)} for place, one in zip(row, near, strict=True)]
         if as_json:
             print(json.dumps({IMAGE: str(path), "nearest": found}))
         else:
@@ -70,10 +68,31 @@ def search(
         raise typer.Exit(1)
 
 
-def _opened(path: Path, pixels: PixelScale | None) -> PictureModel:
-    opened = open_model(path, pixels)
+def nearest(vectors: np.ndarray, asked: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cosines and places of the vectors that are nearest to each that is asked for, by all; of length 1."""
+    try:
+        import faiss
+    except ImportError:  # slower, and as exact
+        from sklearn.neighbors import NearestNeighbors
+
+        near = NearestNeighbors(n_neighbors=count, metric="cosine").fit(vectors)
+        distances, places = near.kneighbors(asked)
+        return 1 - distances, places
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, np.float32))
+    cosines, places = index.search(np.ascontiguousarray(asked, np.float32), count)
+    return cosines, places
+
+
+def check_embedding(path: Path, opened: PictureModel) -> None:
+    """Refuses a model that gives no vectors."""
     if not isinstance(opened.task, Embedding):
         raise ValueError(f'{path} gives no embedding, which an output of the name "embedding" is: {opened.task.name}')
+
+
+def _opened(path: Path, pixels: PixelScale | None) -> PictureModel:
+    opened = open_model(path, pixels)
+    check_embedding(path, opened)
     return opened
 
 
@@ -126,7 +145,7 @@ def _write(output: Path, names: list[str], vectors: np.ndarray) -> None:
 
 
 def _read(path: Path) -> tuple[list[str], np.ndarray]:
-    """What `_write` wrote.
+    """What `embed` wrote, whole or, by Beam, in parts.
 
     Raises:
         ValueError: it is something else.
@@ -136,7 +155,8 @@ def _read(path: Path) -> tuple[list[str], np.ndarray]:
             with np.load(path) as file:
                 return file[IMAGE].tolist(), file[VECTOR]
         parquet = require("pyarrow.parquet", "beam")
-        table = parquet.read_table(path).to_pydict()
+        parts = [path] if path.exists() else sorted(path.parent.glob(PARTS.format(path.stem)))
+        table = parquet.read_table(parts).to_pydict()
         return table[IMAGE], np.array(table[VECTOR], np.float32)
     except (KeyError, ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} holds no vectors that `embed` wrote: {error}") from error

@@ -68,6 +68,13 @@ BatchSize = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse broken pictures instead of leaving them out.")]
+Runner = Annotated[
+    str | None,
+    typer.Option(
+        show_default="this process",
+        help="For millions of pictures: beam (this machine) or Beam's DataflowRunner, FlinkRunner, SparkRunner.",
+    ),
+]
 KerasFile = Annotated[Path, typer.Argument(callback=checks.keras_file, help="A .keras file.")]
 ModelFile = Annotated[Path, typer.Argument(callback=checks.model_file, help="A .tflite or .keras file.")]
 

@@ -9,8 +9,8 @@ import typer
 
 from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command
-from keras_mobilenets.cli.options import ModelFile, Pixels
-from keras_mobilenets.utils import quiet
+from keras_mobilenets.cli.options import ModelFile, Pixels, Runner
+from keras_mobilenets.utils import quiet, require
 
 app = typer.Typer()
 USE = "Use a model"
@@ -31,27 +31,45 @@ def written(value: Path) -> Path:
 
 
 def known(value: Path) -> Path:
-    """A folder of pictures, or a file that `embed` has written."""
-    return folder(value) if value.is_dir() or not value.suffix else written(checks.existing(value))
+    """A folder of pictures, or a file that `embed` has written, whole or in parts."""
+    if value.is_dir() or not value.suffix:
+        return folder(value)
+    in_parts = value.suffix == ".parquet" and any(value.parent.glob(f"{value.stem}-*-of-*.parquet"))
+    return written(value if in_parts else checks.existing(value))
 
 
-@app.command(rich_help_panel=USE)
+@app.command(rich_help_panel=USE, context_settings={"ignore_unknown_options": True})
 @command
 def embed(
     model: ModelFile,
-    pictures: Annotated[Path, typer.Argument(metavar="FOLDER", callback=folder, help="Pictures, in any layout.")],
-    output: Annotated[Path, typer.Argument(callback=written, help="A .npz file or, with pyarrow, a .parquet file.")],
+    pictures: Annotated[str, typer.Argument(metavar="FOLDER", help="Pictures, in any layout.")],
+    output: Annotated[str, typer.Argument(help="A .npz file or, with pyarrow, a .parquet file.")],
+    flags: Annotated[list[str] | None, typer.Argument(metavar="[BEAM]", help="With --runner Beam's options.")] = None,
+    runner: Runner = None,
     pixels: Pixels = None,
 ) -> None:
     """Write the vector of each picture in a folder, by a model of `train --task embedding`.
 
-    OUTPUT holds "image", the path, and "embedding", of length 1, so that products are cosines. For millions of pictures
-    `predict --runner` writes them, by Beam.
-    """
-    with quiet():
-        from keras_mobilenets.cli import embedding
+    OUTPUT holds "image", the path, and "embedding", of length 1, so that products are cosines. With --runner a .parquet
+    file is written in parts, which `search` knows by the whole's name; broken pictures are in NAME.broken-*.jsonl:
 
-    embedding.embed(model, pictures, output, pixels=pixels)
+        keras-mobilenets embed model.tflite gs://mine/faces gs://mine/vectors.parquet --runner DataflowRunner
+        --project mine --region europe-west1
+    """
+    if runner is None:
+        checks.pictures(flags or [])
+        source, target = folder(Path(pictures)), written(Path(output))
+        with quiet():
+            from keras_mobilenets.cli import embedding
+
+        embedding.embed(model, source, target, pixels=pixels)
+        return
+    checks.batch(model, [pictures], output, endings=(".parquet",), option="'OUTPUT'")
+    require("apache_beam", "beam")
+    from keras_mobilenets.cli import beam
+
+    pattern = f"{pictures.rstrip('/')}/**"
+    beam.embed(model, pattern, runner=runner, output=output, flags=flags or [], pixels=pixels)
 
 
 @app.command(rich_help_panel=USE)

@@ -159,12 +159,7 @@ def _summary(image: tf.Tensor, target: dict[str, tf.Tensor], plain: Any) -> tupl
 
 def _examples(data: tf.data.Dataset, box_format: str) -> tf.data.Dataset:
     """Single (image, {"boxes": rel_yxyx, "labels"}, whether TensorFlow reads it as Pillow does)."""
-    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`data` must have an end, and is repeated by `load_detection`. Received: an infinite dataset")
-    pick = _understood(data.element_spec)
-    data = data.map(pick)
-    if given.is_batched(data.element_spec[0]):
-        data = data.unbatch()
+    data = given.singles(data, _understood(data.element_spec))
     convert = _converter(box_format)
 
     def example(image: tf.Tensor, boxes: Any, labels: Any) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from keras_mobilenets.data.sources import SHUFFLE_BUFFER, Source
 
 SHUFFLED_IMAGES = 1_000  # held decoded for shuffling: they take ten times the room of encoded ones
 READ_TOGETHER = 256
+CLASSES = "an image (encoded, or pixels of 1 or 3 channels) and a class (a number or a one-hot vector)"
 SINGLE = "one class for each picture: a number >= 0, or one 1 among 0"
 CHECKED = 64  # pictures that a second pass is tried on
 
@@ -80,43 +81,60 @@ def _source(examples: tf.data.Dataset, count: int, read: Callable[[tf.Tensor], t
 
 def _examples(data: tf.data.Dataset) -> tuple[tf.data.Dataset, int]:
     """Single (image, label, whether the label is one class), and how many classes its vectors tell; 0 of numbers."""
-    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`data` must have an end, and is repeated by `load` itself. Received: an infinite dataset")
-    pick, label, batched = _understood(data.element_spec)
-    data = data.map(pick)
-    data = data.unbatch() if batched else data
-    vector = label.shape.rank - batched
+    data = singles(data, pair(data.element_spec, "label", _is_class, CLASSES))
+    shape = data.element_spec[1].shape
 
     def example(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         if image.dtype != tf.string and image.shape.rank == 2:
             image = image[..., tf.newaxis]
         label = tf.cast(label, tf.float64)
-        if vector and label.shape[0] > 1:
+        if shape.rank and shape[0] > 1:
             return image, tf.argmax(label), tf.reduce_all((label == 0) | (label == 1)) & (tf.reduce_sum(label) == 1)
-        label = label[0] if vector else label
+        label = label[0] if shape.rank else label
         return image, tf.cast(label, tf.int64), (label >= 0) & (label == tf.round(label))
 
-    return data.map(example), label.shape[-1] if vector and label.shape[-1] > 1 else 0
+    return data.map(example), shape[0] if shape.rank and shape[0] > 1 else 0
 
 
-def _understood(spec: Any) -> tuple[Callable[..., Any], tf.TensorSpec, bool]:
-    """How to take image and label out of an element, what the label is, and whether they come in batches."""
-    pick: Callable[..., Any] = lambda image, label: (image, label)  # noqa: E731
+def _is_class(label: tf.TensorSpec, batched: bool) -> bool:
+    """Whether it can be numbers of classes or vectors of them."""
+    rank = label.shape.rank
+    return label.dtype != tf.string and (rank == batched or bool(rank == batched + 1 and label.shape[-1]))
+
+
+def pair(spec: Any, name: str, fits: Callable[[tf.TensorSpec, bool], bool], wanted: str) -> Callable[..., Any]:
+    """How to take (image, target) out of an element that is such a pair, or a dictionary with both.
+
+    Args:
+        spec: of the element.
+        name: of the target in a dictionary.
+        fits: whether a target is one, beside images that are batched or not.
+        wanted: what pairs must be of, for the refusal.
+
+    Raises:
+        ValueError: the element is something else.
+    """
+    pick: Callable[..., Any] = lambda image, target: (image, target)  # noqa: E731
     parts = spec
-    if isinstance(spec, dict) and {"image", "label"} <= set(spec):
-        pick = lambda element: (element["image"], element["label"])  # noqa: E731
-        parts = spec["image"], spec["label"]
+    if isinstance(spec, dict) and {"image", name} <= set(spec):
+        pick = lambda element: (element["image"], element[name])  # noqa: E731
+        parts = spec["image"], spec[name]
     if isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(one, tf.TensorSpec) for one in parts):
-        image, label = parts
-        batched = is_batched(image)
-        if batched is not None and label.dtype != tf.string:
-            vectors = label.shape.rank == batched + 1 and label.shape[-1]
-            if label.shape.rank == batched or vectors:
-                return pick, label, batched
+        batched = is_batched(parts[0])
+        if batched is not None and fits(parts[1], batched):
+            return pick
     raise ValueError(
-        "`data` must give pairs of an image (encoded, or pixels of 1 or 3 channels) and a class (a number or a one-hot "
-        f'vector), or dictionaries with "image" and "label", batched or not. Received: {spec}'
+        f'`data` must give pairs of {wanted}, or dictionaries with "image" and "{name}", batched or not. '
+        f"Received: {spec}"
     )
+
+
+def singles(data: tf.data.Dataset, pick: Callable[..., Any]) -> tf.data.Dataset:
+    """What `pick` takes out of each element, an image first; taken apart where images come in batches."""
+    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("`data` must have an end: training repeats it. Received: an infinite dataset")
+    data = data.map(pick)
+    return data.unbatch() if is_batched(data.element_spec[0]) else data
 
 
 def is_batched(image: tf.TensorSpec) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,30 +99,12 @@ def dataset_mask_sources(
 
 def _examples(data: tf.data.Dataset) -> tf.data.Dataset:
     """Single (image, mask, whether TensorFlow reads it as Pillow does)."""
-    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`data` must have an end, and is repeated by itself. Received: an infinite dataset")
-    pick = _understood(data.element_spec)
-    data = data.map(pick)
-    data = data.unbatch() if given.is_batched(data.element_spec[0]) else data
-    return data.map(lambda image, mask: (image, mask, False))
+    pick = given.pair(data.element_spec, "mask", _is_mask, "an image and a mask (both encoded, or pixels)")
+    return given.singles(data, pick).map(lambda image, mask: (image, mask, False))
 
 
-def _understood(spec: Any) -> Callable[..., Any]:
-    """How to take image and mask out of an element."""
-    pick: Callable[..., Any] = lambda image, mask: (image, mask)  # noqa: E731
-    parts = spec
-    if isinstance(spec, dict) and {"image", "mask"} <= set(spec):
-        pick = lambda element: (element["image"], element["mask"])  # noqa: E731
-        parts = spec["image"], spec["mask"]
-    if isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(one, tf.TensorSpec) for one in parts):
-        image, mask = parts
-        batched = given.is_batched(image)
-        if batched is not None and (mask.dtype == tf.string or mask.shape.rank in (batched + 2, batched + 3)):
-            return pick
-    raise ValueError(
-        "`data` must give pairs of an image and a mask (both encoded, or pixels), or dictionaries with "
-        f'"image" and "mask", batched or not. Received: {spec}'
-    )
+def _is_mask(mask: tf.TensorSpec, batched: bool) -> bool:
+    return mask.dtype == tf.string or mask.shape.rank in (batched + 2, batched + 3)
 
 
 def _summary(image: tf.Tensor, mask: tf.Tensor, plain: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

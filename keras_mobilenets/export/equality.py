@@ -11,7 +11,7 @@ import numpy as np
 from keras_mobilenets.export import parity
 from keras_mobilenets.export.signature import Signature
 from keras_mobilenets.quantization.twin import QuantizedModel
-from keras_mobilenets.tflite.edit.logits import without_softmax
+from keras_mobilenets.tflite.edit.endings import without_softmax
 from keras_mobilenets.tflite.file import read_tflite
 from keras_mobilenets.tflite.runner import TFLiteModel, make_interpreter, real
 

@@ -8,7 +8,7 @@ import keras
 
 from keras_mobilenets.integer.layer import IntegerInput, IntegerOutput
 from keras_mobilenets.integer.steps import MAKERS, Place, Step, quantization_of
-from keras_mobilenets.tflite.edit.logits import in_front_of_softmax
+from keras_mobilenets.tflite.edit.endings import in_front_of_softmax
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor
 
 

@@ -9,7 +9,7 @@ import keras
 
 from keras_mobilenets.integer.building import Builder
 from keras_mobilenets.integer.layer import KERNELS
-from keras_mobilenets.tflite.edit.answers import without_choice
+from keras_mobilenets.tflite.edit.endings import without_choice
 from keras_mobilenets.tflite.edit.pixels import with_plain_border
 from keras_mobilenets.tflite.file import Graph, read_tflite
 

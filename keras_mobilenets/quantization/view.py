@@ -15,7 +15,7 @@ from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization.integers import IntegerDeployment
 from keras_mobilenets.quantization.quantizers import InputQuant, Quantizer
 from keras_mobilenets.quantization.roles import Role, role_of
-from keras_mobilenets.tflite.edit.logits import in_front_of_softmax
+from keras_mobilenets.tflite.edit.endings import in_front_of_softmax
 from keras_mobilenets.tflite.file import Graph
 
 

@@ -7,14 +7,13 @@ tensorflow/lite/kernels/detection_postprocess.cc. It reads floats, so that integ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from flatbuffers import flexbuffers
 
 from keras_mobilenets.tflite.edit.adding import add_buffer, add_tensor, operation
-from keras_mobilenets.tflite.file import Graph, schema, text
+from keras_mobilenets.tflite.file import schema, text
 
 POSTPROCESS = "TFLite_Detection_PostProcess"
 RESULTS = ("boxes", "labels", "scores", "count")
@@ -42,18 +41,6 @@ def add_postprocess(model: Any, names: Sequence[str], anchors: np.ndarray, optio
     choice.customOptions = np.frombuffer(flexbuffers.Dumps(dict(options)), np.uint8)
     graph.operators.append(choice)
     _set_outputs(model, dict(zip(RESULTS, written, strict=True)))
-
-
-def without_choice(graph: Graph) -> Graph:
-    """The graph up to the operation, whose boxes and scores are its outputs, integers where they are such."""
-    choice = next((one for one in graph.operators if one.name == POSTPROCESS), None)
-    if choice is None:
-        return graph
-    dequantized = {one.outputs[0]: one for one in graph.operators if one.name == "DEQUANTIZE"}
-    outputs = [dequantized[index].inputs[0] if index in dequantized else index for index in choice.inputs[:2]]
-    left_out = [choice, *(dequantized[index] for index in choice.inputs[:2] if index in dequantized)]
-    kept = tuple(one for one in graph.operators if one not in left_out)
-    return replace(graph, operators=kept, outputs=tuple(outputs))
 
 
 def drop_first_column(model: Any, name: str) -> None:

@@ -1,9 +1,12 @@
-"""Ends a file in front of its softmax, whose flatness hides what differs."""
+"""Ends a graph earlier: in front of a softmax, whose flatness hides what differs, or of the choice of boxes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from keras_mobilenets.tflite.edit.answers import POSTPROCESS
 from keras_mobilenets.tflite.edit.slim import pack
 from keras_mobilenets.tflite.file import Graph, Source, read_tflite, unpack
 from keras_mobilenets.tflite.sizes import KERNEL_OPERATIONS
@@ -33,9 +36,29 @@ def without_softmax(source: Source) -> bytes | None:
     before = in_front_of_softmax(file.graph)
     if not any(index in before for index in file.graph.outputs):
         return None
+    kept = _ending_at(file.graph, [before.get(index, index) for index in file.graph.outputs])
     model: Any = unpack(file.content)
     graph = model.subgraphs[0]
-    graph.outputs = [before.get(index, index) for index in file.graph.outputs]
-    graph.operators = [one for one in graph.operators if not before.keys() & set(map(int, one.outputs))]
+    graph.outputs = list(kept.outputs)
+    graph.operators = [graph.operators[one.index] for one in kept.operators]
     model.signatureDefs, model.metadata = [], []  # which tell of the outputs
     return pack(model)
+
+
+def without_choice(graph: Graph) -> Graph:
+    """The graph up to the choice of boxes, if it has one: boxes and scores are its outputs, integers if they are."""
+    choice = next((one for one in graph.operators if one.name == POSTPROCESS), None)
+    if choice is None:
+        return graph
+    integers = {one.outputs[0]: one.inputs[0] for one in graph.operators if one.name == "DEQUANTIZE"}
+    return _ending_at(graph, [integers.get(index, index) for index in choice.inputs[:2]])
+
+
+def _ending_at(graph: Graph, outputs: Sequence[int]) -> Graph:
+    """The graph up to these tensors, without operations that only others need."""
+    needed, kept = set(outputs), []
+    for operator in reversed(graph.operators):
+        if needed.intersection(operator.outputs):
+            needed.update(operator.inputs)
+            kept.append(operator)
+    return replace(graph, operators=tuple(reversed(kept)), outputs=tuple(outputs))
