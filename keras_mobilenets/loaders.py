@@ -101,10 +101,10 @@ LOADERS = {
     "embedding": Loader(
         load="identities.load_identities",
         scan="identities.scan_identities",
-        find="layout.find_layout",
+        find="identities.find_identities",
         augmentations="identities.augmentations",
         bundled="digits",
-        folder="one sub-folder of pictures per identity",
+        folder="one sub-folder of pictures per identity or, with a teacher, pictures alone",
         words="none, crop, crop_flip; with rand_augment, random_erasing",
     ),
 }

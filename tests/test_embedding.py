@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from runs import write_colours
 from typer.testing import CliRunner
 
 from keras_mobilenets.cli import app
@@ -58,6 +59,12 @@ def test_the_figures_are_those_of_their_definitions(vectors, monkeypatch):
         asked = np.setdiff1d(once, known)
         shares.append((cosines[np.ix_(asked, known)].argmax(1) == labels[asked]).mean())
     assert task.score(answers[once], labels[once])["known_by_one"] == pytest.approx(np.mean(shares))
+    ((false, true),) = task.curves(answers, labels, [])[0].lines.values()
+    for threshold in (-0.5, 0.0, 0.5):
+        place = round((1 - threshold) * 1000) - 1  # of 2000 steps from 1 down to -1
+        taken = (one * other).sum(-1) > threshold
+        assert false[place] == pytest.approx(taken[~same].mean(), abs=2e-3)  # one or two pairs on the edge of a step
+        assert true[place] == pytest.approx(taken[same].mean(), abs=2e-3 + 1 / same.sum())
 
 
 def test_what_cannot_be_said_is_not(vectors):
@@ -196,6 +203,9 @@ def test_whole_identities_are_held_out_and_come_two_by_two(people, tmp_path):
     pixels[:, 0, 0, 0] = np.arange(24)
     given = load_identities(tf.data.Dataset.from_tensor_slices((pixels, labels)), image_size=16)
     assert (given.train_count, given.val_count) == (16, 8)
+    alone = load_identities(people / "a", image_size=16, batch_size=2)  # of which nobody said who they are
+    assert (alone.train_count, alone.val_count, alone.class_names) == (3, 1, ())
+    assert next(iter(alone.train_from(0)))[1].numpy().tolist() == [-1, -1]
     shutil.rmtree(tmp_path / "own" / "val")
     for name in "abc":
         shutil.copytree(people / name, tmp_path / "three" / name)
@@ -259,5 +269,14 @@ def test_a_whole_run_and_a_teacher(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, ["train", *options, "--output", "one"]).exit_code == 0
     metrics = json.loads(Path("one/metrics.json").read_text())
     assert metrics["models"]["tflite"]["recall_at_1"] > 1 / 3 and metrics["tflite"]["is_integer"]
-    done = CliRunner().invoke(app, ["train", *options, "--output", "two", "--teacher", "one/float.keras"])
-    assert done.exit_code == 0, done.output
+    assert "Verification" in Path("one/report.html").read_text()
+    write_colours(Path("pictures").mkdir() or Path("pictures"), 3)
+    for path in [*Path("pictures").glob("*/*")]:  # out of their folders: nobody says who they are
+        path.rename(Path("pictures") / f"{path.parent.name}{path.name}")
+    for data in ("digits", "pictures"):
+        taught = [*options, "--output", f"of-{data}", "--teacher", "one/float.keras", "--data", data]
+        done = CliRunner().invoke(app, ["train", *taught])
+        assert done.exit_code == 0, done.output
+    assert json.loads(Path("of-pictures/metrics.json").read_text())["models"]["tflite"]["recall_at_1"] is None
+    done = CliRunner().invoke(app, ["train", *options, "--output", "three", "--data", "pictures"])
+    assert done.exit_code == 1 and "by --teacher" in " ".join(done.output.split())

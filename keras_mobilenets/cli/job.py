@@ -162,6 +162,10 @@ class Job:
                 on_error="raise" if settings.strict else "skip",
                 progress=count,
             )
+        if not data.class_names and settings.teacher is None:
+            raise ValueError(
+                f"{settings.data} holds no two sub-folders of identities: its pictures can be learned from by --teacher"
+            )
         height, width = data.image_size
         progress.console.print(
             f"  {data.train_count:,} pictures to train on, {data.val_count:,} held out, "
@@ -336,7 +340,7 @@ def _table(metrics: dict[str, Any]) -> Table:
         same = metrics["agreement"].get(name)
         table.add_row(
             one["file"],
-            f"{one[metrics['headline']] or 0:.2%}",
+            "-" if (figure := one[metrics["headline"]]) is None else f"{figure:.2%}",
             "" if same is None else f"{same:.2%}",
             f"{one['size_bytes'] / 1e3:,.0f} kB",
             f"{one['latency_ms']:.2f} ms",

@@ -98,10 +98,12 @@ def draw_lines(curve: Curve) -> bytes:
     axes = figure.subplots()
     for name, (x, y) in curve.lines.items():
         axes.plot(x, y, label=name)
-    axes.set(xlabel=curve.axes[0], ylabel=curve.axes[1], xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel=curve.axes[0], ylabel=curve.axes[1], xlim=(curve.least, 1), ylim=(0, 1.02))
+    axes.set_xscale("log" if curve.least else "linear")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small", loc="lower left")
+    if len(curve.lines) > 1:
+        axes.legend(frameon=False, fontsize="small", loc="lower left")
     return png(figure)
 
 

@@ -100,7 +100,7 @@ def scan_folder(
     train = _read_split(layout.train, names, broken, progress)
     _check_counts(layout.train, train, names, broken, partial=class_names is not None)
     if layout.val is None:
-        train, val = _draw(train, validation_split, seed)
+        train, val = draw(train, validation_split, seed)
     else:
         val = _read_split(layout.val, names, broken, progress)
     if broken and on_error == "raise":
@@ -131,7 +131,11 @@ def _read_split(
             f"{printable(root)} holds folders that are no class of the training data: {', '.join(strange)}"
         )
     found = [(label, folders[name]) for label, name in enumerate(names) if name in folders]
-    files = [(str(path), label) for label, folder in found for path in files_below(folder)]
+    return read_files([(str(path), label) for label, folder in found for path in files_below(folder)], broken, progress)
+
+
+def read_files(files: list[tuple[str, int]], broken: list[str], progress: Callable[[int, int], None] | None) -> Photos:
+    """Opens (path, label) each; adds a line to `broken` for each that does not read."""
     kept: list[tuple[str, int, bool]] = []
     with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:  # Pillow decodes without holding the GIL
         for done, ((path, label), verdict) in enumerate(zip(files, pool.map(_verdict, files), strict=True), 1):
@@ -170,7 +174,7 @@ def _check_counts(root: Path, photos: Photos, names: tuple[str, ...], broken: li
         )
 
 
-def _draw(photos: Photos, validation_split: float, seed: int) -> tuple[Photos, Photos]:
+def draw(photos: Photos, validation_split: float, seed: int) -> tuple[Photos, Photos]:
     """Holds out a share of each class, at least one picture of a class that has two."""
     random = np.random.default_rng(seed)
     held_out = np.zeros(len(photos), bool)

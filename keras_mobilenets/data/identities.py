@@ -6,18 +6,30 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_mobilenets.data import names
-from keras_mobilenets.data.folder import ImageFolder, Photos, scan_folder
-from keras_mobilenets.data.layout import class_paths, find_layout
+from keras_mobilenets.data.folder import (
+    ImageFolder,
+    Photos,
+    check_scan_arguments,
+    count_broken,
+    draw,
+    read_files,
+    scan_folder,
+)
+from keras_mobilenets.data.images import printable
+from keras_mobilenets.data.layout import class_paths, files_below, find_layout, picture_files
+from keras_mobilenets.utils import user_path
 
 if TYPE_CHECKING:
     from keras_mobilenets.data.load import Found, ImageData
 
 HELD_OUT = 0.25  # share of the identities
+UNKNOWN = -1  # label of pictures that nobody said anything of
 FEWEST = 2  # identities to train on, and to hold out
 MIXING = ("mix_up", "cut_mix")
 
@@ -35,9 +47,12 @@ def load_identities(
 ) -> ImageData:
     """Loads pictures to learn an embedding from: whole identities are held out, and those of one come two by two.
 
+    Held-out pictures are seen whole, stretched to `image_size`, as MediaPipe shows them to a model.
+
     Args:
         data: as of `load`: a folder with one sub-folder per identity, a data set, or a `tf.data.Dataset`. Splits of a
-            folder and a pair of datasets stay as they are, and may be of different identities.
+            folder and a pair of datasets stay as they are, and may be of different identities. Or a folder of pictures
+            alone, of which nobody knows the identities: their label is -1, and a teacher's vectors can be learned.
         image_size: as of `load`.
         batch_size: of it every other picture has one of its identity beside it.
         seed: as of `load`.
@@ -64,8 +79,8 @@ def load_identities(
     is_path = isinstance(data, str | os.PathLike)
     if not (names.is_folder(data) if is_path else isinstance(data, tuple | list) and len(data) > 1):
         found = _apart(found, validation_split, seed)
-    found = found._replace(train=dataclasses.replace(found.train, two_by_two=True))
-    return made(found, image_size, batch_size, seed, wanted, preprocess)
+    found = found._replace(train=dataclasses.replace(found.train, two_by_two=bool(found.class_names)))
+    return made(found, image_size, batch_size, seed, wanted, preprocess, crop=False)
 
 
 def scan_identities(
@@ -77,6 +92,8 @@ def scan_identities(
     **options: Any,
 ) -> ImageFolder:
     """Lists the pictures of a folder that has one sub-folder per identity; as `scan_folder`, but holds out identities.
+
+    Of a folder without such sub-folders all pictures have the label -1, and single ones are held out.
 
     Args:
         folder: the folder; where it has splits, these may be of different identities.
@@ -91,6 +108,8 @@ def scan_identities(
     Raises:
         ValueError: as of `scan_folder`, or there are too few identities.
     """
+    if _is_unlabelled(folder):
+        return _scan_unlabelled(folder, validation_split, seed, **options)
     layout = find_layout(folder)
     if layout.val is not None:
         known = tuple(dict.fromkeys([*layout.class_names, *class_paths(layout.val)]))
@@ -100,6 +119,48 @@ def scan_identities(
     held = np.isin(everything.labels, _held_out(everything.labels, validation_split, seed))
     train, val = (everything.take(np.flatnonzero(one)) for one in (~held, held))
     return ImageFolder(found.class_names, train, val, found.broken)
+
+
+def find_identities(folder: str | os.PathLike[str]) -> None:
+    """Looks whether a folder may hold identities, or pictures that nobody said anything of.
+
+    Raises:
+        ValueError: it holds neither.
+    """
+    if not _is_unlabelled(folder):
+        find_layout(folder)
+
+
+def _is_unlabelled(folder: str | os.PathLike[str]) -> bool:
+    """Whether pictures lie in it that are in no sub-folders of identities."""
+    root = user_path(folder)
+    inside = list(class_paths(root).values()) if root.is_dir() else []
+    nested = any(class_paths(one) for one in inside)
+    return root.is_dir() and len(inside) < 2 and not nested and _holds_pictures(root)
+
+
+def _holds_pictures(root: Path) -> bool:
+    try:
+        return bool(picture_files(root))
+    except ValueError:
+        return False
+
+
+def _scan_unlabelled(
+    folder: str | os.PathLike[str],
+    validation_split: float,
+    seed: int,
+    on_error: str = "skip",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageFolder:
+    check_scan_arguments(validation_split, on_error)
+    broken: list[str] = []
+    photos = read_files([(str(path), UNKNOWN) for path in files_below(user_path(folder))], broken, progress)
+    if broken and on_error == "raise":
+        raise ValueError(count_broken(broken))
+    if len(photos) < 2:
+        raise ValueError(f"{printable(folder)} must hold at least two readable pictures. {count_broken(broken)}")
+    return ImageFolder((), *draw(photos, validation_split, seed), tuple(broken))
 
 
 def augmentations(augment: str | Sequence[str]) -> tuple[str, ...]:

@@ -229,12 +229,16 @@ def made(
     seed: int,
     augment: tuple[str, ...],
     preprocess: Preprocess | None,
+    crop: bool = True,
 ) -> ImageData:
-    """Pictures with one class each out of what was found; arguments as of `load`, with checked words of `augment`."""
+    """Pictures with one class each out of what was found; arguments as of `load`, with checked words of `augment`.
+
+    `crop`: whether held-out pictures are cropped to the middle, or stretched.
+    """
     size = pipeline.usual_size(found.val) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else (size[0], size[1])
     augmented = decided(augment, found.name)
-    view = ClassView(size, augmented, len(found.class_names))
+    view = ClassView(size, augmented, len(found.class_names), crop)
     batch_size = min(batch_size, found.train.count)
     facts = (found.name, found.class_names, size, batch_size, seed, augmented, found.broken, preprocess)
     return ImageData(*facts, found.train, found.val, view)

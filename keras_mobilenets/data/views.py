@@ -44,18 +44,23 @@ class ClassView:
         image_size: (height, width).
         augment: names of augmentations.
         classes: how many.
+        crop: whether pictures are measured by their middle; else all of them, stretched.
     """
 
     image_size: tuple[int, int]
     augment: Sequence[str]
     classes: int
+    crop: bool = True
 
     def training(self, picture: tf.Tensor, target: Any, plain: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        image = _training_image(picture, plain, seed, self.image_size, self.augment)
+        if "none" in self.augment:
+            image = tf.cast(read(picture, self.image_size, crop=self.crop), tf.float32)
+        else:
+            image = _training_image(picture, plain, seed, self.image_size, self.augment)
         return self._operations(image, seed), target
 
     def evaluation(self, picture: tf.Tensor, target: Any) -> tuple[tf.Tensor, Any]:
-        return read(picture, self.image_size), target
+        return read(picture, self.image_size, crop=self.crop), target
 
     @functools.cached_property
     def mixed(self) -> Callable[..., tuple[tf.Tensor, Any]] | None:
@@ -69,8 +74,6 @@ class ClassView:
 def _training_image(
     data: tf.Tensor, plain: tf.Tensor, seed: tf.Tensor, image_size: tuple[int, int], augment: Sequence[str]
 ) -> tf.Tensor:
-    if "none" in augment:
-        return tf.cast(read(data, image_size), tf.float32)
     aspect = image_size[1] / image_size[0]
     if data.dtype == tf.string:
         is_jpeg = plain & (tf.strings.substr(data, 0, len(JPEG_MAGIC)) == JPEG_MAGIC)

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_mobilenets.tasks.similarity import known_by_one, nearest, true_accepts, unit
+from keras_mobilenets.tasks.similarity import accepts, known_by_one, nearest, true_accepts, unit
 from keras_mobilenets.tasks.task import Answers, Curve, Spec, class_name, named
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 
 NEIGHBOURS = 5
+LEAST_FAR = 1e-4  # that a diagram shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Embedding:
     name = "embedding"
     headline = "recall_at_1"
     found = "embedding"
-    crops = True
+    crops = False
     trunk: ClassVar[Mapping[str, Any]] = {"pooling": "avg"}
     recipes = ("scratch", "finetune")
 
@@ -162,8 +163,11 @@ class Embedding:
         return []
 
     def curves(self, answers: Answers, truth: Answers, labels: Sequence[str]) -> list[Curve]:
-        """None."""
-        return []
+        """True over false accepts of all pairs, where there are pairs of both kinds."""
+        vectors, numbers, _ = _known(answers, truth)
+        false, true = accepts(vectors, numbers)
+        axes = "pairs of two identities that are accepted", "pairs of one identity that are accepted"
+        return [Curve("Verification, at all thresholds", axes, {"": (false, true)}, LEAST_FAR)] if len(false) else []
 
 
 def _known(answers: Answers, truth: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

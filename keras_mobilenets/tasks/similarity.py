@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 FAR = 1e-3
+THRESHOLDS = np.linspace(-1 - 1e-6, 1 + 1e-6, 2001)  # of a curve; float32 products of unit vectors may exceed 1
 BLOCK = 1024  # vectors that are compared with all others at a time
 
 
@@ -77,6 +78,27 @@ def true_accepts(vectors: np.ndarray, labels: np.ndarray, far: float = FAR) -> f
         highest = np.partition(highest, -allowed - 1)[-allowed - 1 :] if len(highest) > allowed else highest
     accepted = [np.sum(cosines[alike] > highest.min()) for cosines, alike in _pairs(vectors, labels)]
     return int(np.sum(accepted)) / int((counts * (counts - 1) // 2).sum())
+
+
+def accepts(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rates of false and of true accepts over all pairs, as the threshold of the cosine falls from 1 to -1.
+
+    Args:
+        vectors: (vectors, dimension), of length 1.
+        labels: (vectors,) numbers of identities.
+
+    Returns:
+        Two arrays, rising; empty where there are no pairs of one identity, or of two.
+    """
+    counts = np.zeros((2, len(THRESHOLDS) - 1), np.int64)
+    for cosines, alike in _pairs(vectors, labels):
+        for kind in (False, True):
+            counts[int(kind)] += np.histogram(cosines[alike == kind], THRESHOLDS)[0]
+    if not counts.sum(1).all():
+        return np.zeros(0), np.zeros(0)
+    above = counts[:, ::-1].cumsum(1)
+    false, true = above / above[:, -1:]
+    return false, true
 
 
 def verification(one: Any, other: Any, same: Any, *, far: float = FAR) -> dict[str, float]:

@@ -32,11 +32,13 @@ class Curve(NamedTuple):
         title: above it.
         axes: names of x and y, both in [0, 1].
         lines: (x, y) by name.
+        least: where x begins, on a logarithmic axis; 0 of a plain one.
     """
 
     title: str
     axes: tuple[str, str]
     lines: Mapping[str, tuple[Any, Any]]
+    least: float = 0.0
 
 
 class Task(Protocol):
