@@ -235,7 +235,7 @@ def test_commands_on_both_kinds_of_files(people, tmp_path):
         asked = ["search", str(tmp_path / name), str(tmp_path / output), str(people / "c" / "0.png"), "--json"]
         done = run.invoke(app, [*asked, "--top", "3", "--draw", str(tmp_path / "near.png")])
         near = json.loads(done.stdout)["nearest"]
-        assert near[0]["image"] == str(people / "c" / "0.png") and near[0]["cosine"] == pytest.approx(1, abs=1e-3)
+        assert Path(near[0]["image"]).parent == people / "c" and near[0]["cosine"] == pytest.approx(1, abs=1e-3)
         assert Image.open(tmp_path / "near.png").size == (4 * 128, 128)
         done = run.invoke(app, ["evaluate", str(tmp_path / name), "--data", str(people), "--json"])
         assert json.loads(done.stdout)["recall_at_1"] > 0.5

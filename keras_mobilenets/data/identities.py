@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from keras_mobilenets.data.folder import (
     scan_folder,
 )
 from keras_mobilenets.data.images import printable
-from keras_mobilenets.data.layout import class_paths, files_below, find_layout, picture_files
+from keras_mobilenets.data.layout import class_paths, files_below, find_layout
 from keras_mobilenets.utils import user_path
 
 if TYPE_CHECKING:
@@ -135,15 +134,7 @@ def _is_unlabelled(folder: str | os.PathLike[str]) -> bool:
     """Whether pictures lie in it that are in no sub-folders of identities."""
     root = user_path(folder)
     inside = list(class_paths(root).values()) if root.is_dir() else []
-    nested = any(class_paths(one) for one in inside)
-    return root.is_dir() and len(inside) < 2 and not nested and _holds_pictures(root)
-
-
-def _holds_pictures(root: Path) -> bool:
-    try:
-        return bool(picture_files(root))
-    except ValueError:
-        return False
+    return bool(files_below(root)) and len(inside) < 2 and not any(class_paths(one) for one in inside)
 
 
 def _scan_unlabelled(
@@ -159,7 +150,8 @@ def _scan_unlabelled(
     if broken and on_error == "raise":
         raise ValueError(count_broken(broken))
     if len(photos) < 2:
-        raise ValueError(f"{printable(folder)} must hold at least two readable pictures. {count_broken(broken)}")
+        hint = f". {count_broken(broken)}" if broken else ""
+        raise ValueError(f"{printable(folder)} must hold at least two readable pictures{hint}")
     return ImageFolder((), *draw(photos, validation_split, seed), tuple(broken))
 
 
