@@ -60,7 +60,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     ours = {name.split(">")[1]: cls for name, cls in keras.saving.get_custom_objects().items() if ">" in name}
     try:
         return keras.models.load_model(found, custom_objects=ours, compile=False)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{path} cannot be loaded: it is damaged or holds layers of another package ({reason})"

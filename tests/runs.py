@@ -1,10 +1,13 @@
 """What several tests of training runs need: the pictures that go in, and the files that come out."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from keras_mobilenets.apps.runtime import FILES, PACKAGES
 
 RUN_FILES = {
     "float.keras",
@@ -31,6 +34,16 @@ def write_colours(folder, count, *, size=16, apart=40):
         for index in range(count):
             pixels = random.integers(apart * label, apart * label + 120, (size, size, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+def write_npm(folder):
+    """What npm would install of a page's runtime, without its content."""
+    for file in FILES:
+        (folder / "node_modules" / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "node_modules" / file).write_text("")
+    for package, version in PACKAGES.items():
+        (folder / "node_modules" / package / "package.json").write_text(json.dumps({"version": version}))
     return folder
 
 

@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 import keras
 import pytest
 import yaml
+from runs import write_npm
 from typer.testing import CliRunner
 
-from keras_mobilenets.apps.runtime import FILES, PACKAGES
+from keras_mobilenets.apps.runtime import FILES
 from keras_mobilenets.apps.writing import TEMPLATES
 from keras_mobilenets.cli import app
 from keras_mobilenets.export import export_tflite
@@ -43,14 +44,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def runtime(tmp_path):
-    """What npm would install, without its content."""
-    folder = tmp_path / "npm"
-    for file in FILES:
-        (folder / "node_modules" / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "node_modules" / file).write_text("")
-    for package, version in PACKAGES.items():
-        (folder / "node_modules" / package / "package.json").write_text(json.dumps({"version": version}))
-    return folder
+    return write_npm(tmp_path / "npm")
 
 
 def call(*arguments):

@@ -12,7 +12,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from runs import RUN_FILES, write_colours
+from runs import RUN_FILES, write_colours, write_npm
 from typer.testing import CliRunner
 
 from keras_mobilenets.cli import app
@@ -52,14 +52,19 @@ def pictures(tmp_path_factory):
 def run(pictures, tmp_path_factory):
     """A finished run on them."""
     folder = tmp_path_factory.mktemp("run") / "one"
-    result = call("train", "--data", pictures, "--model", "MobileNet", "--output", folder, *SHORT, *TENSORBOARD)
+    page = ["--page", write_npm(folder.parent / "npm")]
+    result = call("train", "--data", pictures, "--model", "MobileNet", "--output", folder, *SHORT, *TENSORBOARD, *page)
     assert result.exit_code == 0, result.output
     return folder, result.output
 
 
 def test_a_run_leaves_models_metrics_and_a_report(run):
     folder, output = run
-    assert {path.name for path in folder.iterdir()} == RUN_FILES | {name.removeprefix("--") for name in TENSORBOARD}
+    assert {path.name for path in folder.iterdir()} == RUN_FILES | {
+        "page",
+        *(name.removeprefix("--") for name in TENSORBOARD),
+    }
+    assert (folder / "page" / "model.tflite").exists()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["data"]["train"], metrics["data"]["held_out"]) == (32, 8)
     assert len(metrics["data"]["broken"]) == 1 and "page.jpg" in output

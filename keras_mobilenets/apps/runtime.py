@@ -36,25 +36,33 @@ def write_runtime(folder: Path, source: Folder | None) -> None:
         FileNotFoundError: npm is not installed, or the folder has not what is needed.
         OSError: npm could not install it.
     """
+    found = find_runtime(source)
     if source is not None:
-        _copy(_packages_in(user_path(source)), folder, f"--runtime {source}")
+        _copy(Path(found), folder)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        _install(Path(scratch))
-        _copy(Path(scratch) / "node_modules", folder, "What npm installed")
+        _install(found, Path(scratch))
+        _check(Path(scratch) / "node_modules", "What npm installed")
+        _copy(Path(scratch) / "node_modules", folder)
 
 
-def _packages_in(source: Path) -> Path:
-    return next((one for one in (source / "node_modules", source / "runtime") if one.is_dir()), source)
-
-
-def _install(scratch: Path) -> None:
+def find_runtime(source: Folder | None) -> str:
+    """The folder with the packages, or npm's program; the same arguments and errors as `write_runtime`."""
+    if source is not None:
+        given = user_path(source)
+        packages = next((one for one in (given / "node_modules", given / "runtime") if one.is_dir()), given)
+        _check(packages, f"{source}")
+        return str(packages)
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError(
             "npm, which brings the page's runtime, is not installed. Install Node.js, or give --runtime FOLDER with "
             f"what `npm install {CORE}@{PACKAGES[CORE]}` made on another machine, or with another such page."
         )
+    return npm
+
+
+def _install(npm: str, scratch: Path) -> None:
     wanted = [f"{package}@{version}" for package, version in PACKAGES.items()]
     options = ["--prefix", str(scratch), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = subprocess.run([npm, "install", *options, *wanted], capture_output=True, text=True, check=False)
@@ -63,13 +71,16 @@ def _install(scratch: Path) -> None:
         raise OSError(f"npm could not install {' '.join(wanted)}: {reason[0]}. Offline, give --runtime FOLDER.")
 
 
-def _copy(packages: Path, folder: Path, name: str) -> None:
+def _check(packages: Path, name: str) -> None:
     missing = [file for file in FILES if not (packages / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{name} has no {missing[0]}. What `npm install {CORE}` makes is needed.")
     found = {package: json.loads((packages / package / "package.json").read_text())["version"] for package in PACKAGES}
     if found != PACKAGES:
         raise FileNotFoundError(f"{name} has {found}; the page was made for {PACKAGES}.")
+
+
+def _copy(packages: Path, folder: Path) -> None:
     for file in FILES:
         target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,14 @@ def train(
         bool, typer.Option("--dry-run", help="Only read the data, and say what is in them and how anchors cover boxes.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for it, too.")] = False,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            metavar="npm|FOLDER",
+            show_default="none",
+            help="Write a page, too, that runs the file in the browser, with its runtime from there; see `app web`.",
+        ),
+    ] = None,
     devices: Annotated[
         str | None,
         typer.Option(metavar="N|all", callback=checks.devices, show_default="one", help="GPUs to train on together."),

@@ -19,7 +19,10 @@ from rich import box
 from rich.table import Table
 
 from keras_mobilenets import __version__
+from keras_mobilenets.apps.runtime import find_runtime
+from keras_mobilenets.apps.web import write_web
 from keras_mobilenets.cli import progress, report
+from keras_mobilenets.cli.apps import deployed
 from keras_mobilenets.cli.evaluation import compare
 from keras_mobilenets.cli.models import LABELS_FILE, check_classes, keras_model, load_keras, tflite_model
 from keras_mobilenets.cli.settings import DONE_FILE, Settings, begin, write_json
@@ -51,6 +54,7 @@ STEPS = 4
 PEERS = ("keras", "tensorflow", "numpy")
 PHASES = ("float", "quantized")
 LOG_FILE = "log.jsonl"
+PAGE = "page"
 KEPT_PICTURES = 400  # at most; what the report may choose its examples from
 EXAMINED = 2_000  # pictures, at most, whose targets are looked at
 TRAINED = ("float.keras", "qat.keras")
@@ -102,6 +106,8 @@ class Job:
             require("tensorboard", "tensorboard")
         self.folder = folder
         self.settings = settings
+        if settings.page:
+            find_runtime(self._runtime())
         self.recipe = RECIPES[settings.recipe]
         with quiet():  # imports TensorFlow, on any backend
             keras.utils.set_random_seed(settings.seed)
@@ -127,7 +133,9 @@ class Job:
                 with locked(self.folder):
                     if self.settings.devices:  # outside of them, models have their weights once
                         model, quantized = (load_keras(self.folder / name) for name in TRAINED)
-                    self._compare(model, quantized, self._exported(quantized))
+                    path = self._exported(quantized)
+                    self._page(path)
+                    self._compare(model, quantized, path)
         except (KeyboardInterrupt, SystemExit):
             progress.console.print(f"To go on: keras-mobilenets train --resume --output {self.folder}", soft_wrap=True)
             raise
@@ -250,6 +258,15 @@ class Job:
                     f"  in float, as asked or as runtimes have no integer form: {', '.join(in_float)}"
                 )
         return path
+
+    def _page(self, path: Path) -> None:
+        page = self.folder / PAGE
+        if self.settings.page and not page.exists():
+            write_web(deployed(path, self.settings.model, None), page, runtime=self._runtime())
+            progress.console.print(f"  {page}: look at it with python3 -m http.server -d {page}", soft_wrap=True)
+
+    def _runtime(self) -> str | None:
+        return None if self.settings.page == "npm" else self.settings.page
 
     def _compare(self, model: keras.Model, quantized: keras.Model, path: Path) -> None:
         """All three on the held-out pictures; leaves the metrics, the curves and the report."""

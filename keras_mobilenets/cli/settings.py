@@ -39,6 +39,7 @@ class Settings:
         tensorboard: whether logs for TensorBoard are written.
         devices: how many share the training, or "all"; None leaves it to one.
         anchors: of a detector, see `named_anchors`; None for its own.
+        page: "npm", or the folder with the runtime, where a page is written that runs the file in the browser.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Settings:
     tensorboard: bool
     devices: int | str | None = None
     anchors: str | None = None
+    page: str | None = None
 
     @classmethod
     def decide(cls, **given: Any) -> Settings:
@@ -74,7 +76,7 @@ class Settings:
             "epochs": recipe.epochs,
             "quantize_epochs": RECIPES[recipe.quantize or name].epochs,
         }
-        paths = ("data", "weights", "teacher")
+        paths = ("data", "weights", "teacher", "page")
         absolute = {name: str(Path(given[name]).resolve()) for name in paths if _is_path(given[name])}
         return cls(**{**given, **{k: v for k, v in defaults.items() if given[k] is None}, **absolute})
 

@@ -209,7 +209,7 @@ class _Reader:
         for name, sides, crowd in record.rows:
             try:
                 left, top, right, bottom = (float(one) for one in sides)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 self._left_out(record, name, sides, "sides that are no numbers")
                 continue
             if not record.relative:

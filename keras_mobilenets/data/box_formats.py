@@ -19,7 +19,8 @@ import yaml
 from PIL import Image
 
 from keras_mobilenets.data.images import printable
-from keras_mobilenets.data.layout import HELD_OUT, TRAINING, files_below, picture_files
+from keras_mobilenets.data.layout import HELD_OUT, TRAINING, files_below, parsed, picture_files
+from keras_mobilenets.tflite.labels import read_label_list
 from keras_mobilenets.utils import user_path
 
 FORMATS = "COCO JSON, Pascal VOC XML, YOLO text or a CSV with filename, class, xmin, ymin, xmax and ymax"
@@ -146,63 +147,69 @@ def read_annotations(data: str | os.PathLike[str]) -> Annotations:
     """
     files = find_boxes(data)
     for read in (_coco, _yolo_yaml, _csv, _voc, _yolo_plain):
-        if found := read(files):
-            return found
+        with parsed(files.root):
+            if found := read(files):
+                return found
     raise ValueError(f"{printable(files.root)} must hold pictures and boxes: {FORMATS}; found none of these")
 
 
 def _coco(files: Files) -> Annotations | None:
     every = files.of(".json")
     every = [one for one in every if one.name.startswith("instances")] or every
-    parsed = [(path, found) for path in every if (found := _coco_file(path)) is not None]
-    if not parsed:
+    contents = [(path, found) for path in every if (found := _coco_file(path)) is not None]
+    if not contents:
         return None
     splits: dict[str, list[Record]] = {}
     names: dict[Any, str] = {}
     broken: list[str] = []
-    for path, content in parsed:
+    for path, content in contents:
         word = split_of(path, files.root)
-        names |= {one["id"]: str(one["name"]) for one in content.get("categories", [])}
-        records = {
-            one["id"]: Record(files.find(one["file_name"], path, word), path, _size(one)) for one in content["images"]
-        }
-        for row in content["annotations"]:
-            if "bbox" not in row:
-                continue
-            if row.get("image_id") not in records:
-                broken.append(f"{printable(path)}: a box of the image {row.get('image_id')}, which is not listed")
-                continue
-            left, top, width, height = (*row["bbox"], *[None] * 4)[:4]
-            sides = (left, top, _sum(left, width), _sum(top, height))
-            records[row["image_id"]].rows.append((row.get("category_id"), sides, bool(row.get("iscrowd"))))
+        with parsed(path):
+            names |= {one["id"]: str(one["name"]) for one in content.get("categories", [])}
+            records = {
+                one["id"]: Record(files.find(str(one["file_name"]), path, word), path, _size(one))
+                for one in content["images"]
+            }
+            for row in content["annotations"]:
+                if "bbox" not in row:
+                    continue
+                if row.get("image_id") not in records:
+                    broken.append(f"{printable(path)}: a box of the image {row.get('image_id')}, which is not listed")
+                    continue
+                records[row["image_id"]].rows.append(_coco_row(row))
         splits.setdefault(word, []).extend(records.values())
     return Annotations("COCO", splits, dict(sorted(names.items())), broken)
 
 
 def _coco_file(path: Path) -> dict[str, Any] | None:
-    try:
+    with parsed(path):
         content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{printable(path)} cannot be read: {error}") from None
     return content if isinstance(content, dict) and {"images", "annotations"} <= set(content) else None
+
+
+def _coco_row(row: dict[str, Any]) -> tuple[Any, tuple[Any, ...], bool]:
+    label, box = row.get("category_id"), row["bbox"]
+    label = label if isinstance(label, int | str) else str(label)
+    left, top, width, height = box if isinstance(box, list) and len(box) == 4 else [None] * 4
+    return label, (left, top, _sum(left, width), _sum(top, height)), bool(row.get("iscrowd"))
 
 
 def _size(stated: Any) -> tuple[int, int] | None:
     try:
         return int(float(stated["width"])), int(float(stated["height"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
-def _sum(one: Any, other: Any) -> Any:
-    return None if one is None or other is None else one + other
+def _sum(one: Any, other: Any) -> float | None:
+    return one + other if isinstance(one, int | float) and isinstance(other, int | float) else None
 
 
 def _voc(files: Files) -> Annotations | None:
     every = [(path, found) for path in files.of(".xml") if (found := _voc_file(path)) is not None]
     if not every:
         return None
-    lists = {path.stem: set(path.read_text().split()) for path in files.of(".txt") if path.parent.name == "Main"}
+    lists = {path.stem: set(_lines(path)) for path in files.of(".txt") if path.parent.name == "Main"}
     lists = {name: stems for name, stems in lists.items() if name in WORDS}
     broken: list[str] = []
     splits: dict[str, list[Record]] = {}
@@ -233,7 +240,7 @@ def _voc_file(path: Path) -> ElementTree.Element | str | None:
     """Its content, or why that cannot be read; None for XML of another kind."""
     try:
         content = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of encodings
         return f"not whole XML ({error})"
     return content if content.tag == "annotation" else None
 
@@ -241,7 +248,7 @@ def _voc_file(path: Path) -> ElementTree.Element | str | None:
 def _csv(files: Files) -> Annotations | None:
     splits: dict[str, list[Record]] = {}
     for path in files.of(".csv"):
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with parsed(path), path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             names = {key: _column(table.fieldnames or (), known) for key, known in COLUMNS.items()}
             if None in names.values():
@@ -277,24 +284,38 @@ def _are_shares(sides: Sequence[tuple[str, ...]]) -> bool:
 
 def _yolo_yaml(files: Files) -> Annotations | None:
     for path in files.of(".yaml", ".yml"):
-        try:
-            content = yaml.safe_load(path.read_bytes())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{printable(path)} cannot be read: {' '.join(str(error).split())}") from None
+        with parsed(path):
+            content = _yaml(path)
         if not isinstance(content, dict) or not {"names", "train"} <= set(content):
             continue
-        names = content["names"]
-        names = dict(names if isinstance(names, dict) else enumerate(names))
-        splits = {
-            word: [_yolo_record(picture) for picture in _yolo_pictures(path, content, content[word])]
-            for word in ("train", "val", "test")
-            if content.get(word)
-        }
+        with parsed(path):
+            names = content["names"]
+            names = {
+                int(key): str(name) for key, name in (names.items() if isinstance(names, dict) else enumerate(names))
+            }
+            splits = {
+                word: [_yolo_record(picture) for picture in _yolo_pictures(path, content, content[word])]
+                for word in ("train", "val", "test")
+                if content.get(word)
+            }
         found = {word: records for word, records in splits.items() if records}
         if not found.get("train"):
             raise ValueError(f"{printable(path)} names no pictures to train on: there is nothing in {content['train']}")
-        return Annotations("YOLO", found, {int(key): str(name) for key, name in sorted(names.items())})
+        return Annotations("YOLO", found, dict(sorted(names.items())))
     return None
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _lines(path: Path) -> list[str]:
+    """Without blank ones; what is no UTF-8 shows as such, and fits nothing."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _yolo_pictures(path: Path, content: dict[str, Any], entry: Any) -> Iterator[Path]:
@@ -306,8 +327,7 @@ def _yolo_pictures(path: Path, content: dict[str, Any], entry: Any) -> Iterator[
         if found is None:
             continue
         if found.is_file():
-            lines = [line.strip() for line in found.read_text().splitlines() if line.strip()]
-            yield from (line if line.is_absolute() else found.parent / line for line in map(Path, lines))
+            yield from (found.parent / line for line in _lines(found))
         else:
             yield from picture_files(found) if any(found.iterdir()) else ()
 
@@ -318,8 +338,7 @@ def _yolo_plain(files: Files) -> Annotations | None:
     if not written:
         return None
     lists = [path for path in files.of(".txt", ".names") if path.name in NAME_LISTS]
-    lines = lists[0].read_text(encoding="utf-8").splitlines() if lists else []
-    names = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    names = {number: name for number, name in enumerate(read_label_list(lists[0]) if lists else []) if name}
     if not names:
         known = sorted({row[0] for one in written for row in one.rows if isinstance(row[0], int)})
         names = {number: str(number) for number in known}
@@ -338,16 +357,15 @@ def _yolo_record(picture: Path) -> Record:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     places = [Path(*parts).with_suffix(".txt"), picture.with_suffix(".txt")]
     origin = next((one for one in places if one.is_file()), places[0])
-    lines = origin.read_text().splitlines() if origin.is_file() else []
-    return Record(picture, origin, None, list(_yolo_rows(lines)), True)
+    with parsed(origin):
+        rows = list(_yolo_rows(_lines(origin) if origin.is_file() else []))
+    return Record(picture, origin, None, rows, True)
 
 
 def _yolo_rows(lines: Iterable[str]) -> Iterator[tuple[Any, tuple[Any, ...], bool]]:
     """Class, centre and size in shares; or class and a polygon, whose box is meant."""
     for line in lines:
-        number, *written = line.split() or [""]
-        if not number:
-            continue
+        number, *written = line.split()
         label = int(number) if number.isdecimal() else number
         try:
             values = [float(one) for one in written]

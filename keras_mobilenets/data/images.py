@@ -211,7 +211,7 @@ def _named_errors(source: Picture) -> Iterator[None]:
         raise BrokenImage(f"{name}: not a picture in a known format") from None
     except Image.DecompressionBombError as error:
         raise BrokenImage(f"{name}: too large ({error})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:  # the range Pillow raises
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, RuntimeError, struct.error) as error:
         raise BrokenImage(f"{name}: {getattr(error, 'strerror', None) or error}") from None
 
 

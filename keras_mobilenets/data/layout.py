@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import dataclasses
 import os
 import re
@@ -22,6 +24,24 @@ SPLIT = re.compile(
     re.IGNORECASE,
 )
 JUNK = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"}  # what file managers leave
+
+
+class UnreadableFile(ValueError):
+    """A file of annotations with a content that is not what it should be."""
+
+
+@contextlib.contextmanager
+def parsed(path: Path) -> Iterator[None]:
+    """Turns whatever the content of a file breaks inside of the `with` into one `UnreadableFile` with its name."""
+    try:
+        yield
+    except UnreadableFile:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
+        wrong_kind = isinstance(error, TypeError | AttributeError)
+        said = f"a value in it is of another kind than it must be ({error})" if wrong_kind else str(error)
+        said = f"it lacks {error}" if isinstance(error, KeyError) else said
+        raise UnreadableFile(f"{printable(path)} cannot be read: {said}") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from keras_mobilenets.data.images import printable
-from keras_mobilenets.data.layout import HELD_OUT, SPLIT, TRAINING, picture_files
+from keras_mobilenets.data.layout import HELD_OUT, SPLIT, TRAINING, UnreadableFile, parsed, picture_files
 from keras_mobilenets.data.masks import Legend
 from keras_mobilenets.tasks.segmentation import IGNORE
 
@@ -80,10 +80,11 @@ def polygon_files(root: Path) -> dict[str, Path]:
 
 def _content(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) and isinstance(content.get("annotations"), list) else {}
+    shapes = content.get("annotations") if isinstance(content, dict) else None
+    return content if isinstance(shapes, list) and all(isinstance(one, dict) for one in shapes) else {}
 
 
 def drawn_masks(root: Path, files: Mapping[str, Path], broken: list[str]) -> tuple[list[MaskPhotos], list[str]]:
@@ -92,44 +93,76 @@ def drawn_masks(root: Path, files: Mapping[str, Path], broken: list[str]) -> tup
     Args:
         root: folder that the pictures are somewhere in.
         files: as `polygon_files` gives them.
-        broken: gets a line for each picture that is not there.
+        broken: gets a line for each picture that is not there, or whose shapes cannot be drawn.
     """
-    contents = [_content(path) for path in files.values()]
-    categories = {one["id"]: str(one["name"]) for content in contents for one in content.get("categories", ())}
-    labels = {number: label for label, number in enumerate(sorted(categories), 1)}
+    contents = {path: _content(path) for path in files.values()}
+    with parsed(root):
+        categories = {
+            one["id"]: str(one["name"]) for content in contents.values() for one in content.get("categories", ())
+        }
+        labels = {number: label for label, number in enumerate(sorted(categories), 1)}
     pictures = {path.name: path for path in picture_files(root)}
     splits = []
-    for content in contents:
-        shapes: dict[Any, list[Any]] = {}
-        for one in content["annotations"]:
-            shapes.setdefault(one["image_id"], []).append(one)
-        pairs = []
-        for image in content["images"]:
-            path = pictures.get(Path(image["file_name"]).name)
-            if path is None:
-                broken.append(f"{printable(image['file_name'])}: there is no such picture in {printable(root)}")
-            else:
-                pairs.append((str(path), _drawn(image, shapes.get(image["id"], []), labels)))
+    for origin, content in contents.items():
+        with parsed(origin):
+            pairs = list(_pairs(origin, content, pictures, labels, broken))
         paths, masks = zip(*pairs, strict=True) if pairs else ((), ())
         splits.append(MaskPhotos(tuple(paths), tuple(masks)))
     return splits, [BACKGROUND, *(categories[number] for number in sorted(categories))]
+
+
+def _pairs(
+    origin: Path, content: Mapping[str, Any], pictures: Mapping[str, Path], labels: Mapping[Any, int], broken: list[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Each picture of one file with its mask; a line in `broken` for each that has none."""
+    shapes: dict[Any, list[Any]] = {}
+    for one in content["annotations"]:
+        shapes.setdefault(one["image_id"], []).append(one)
+    for image in content["images"]:
+        name = str(image["file_name"])
+        path = pictures.get(Path(name).name)
+        if path is None:
+            broken.append(f"{printable(name)}: there is no such picture in {printable(origin.parent)}")
+            continue
+        try:
+            with parsed(origin):
+                yield str(path), _drawn(image, shapes.get(image["id"], []), labels)
+        except UnreadableFile as error:
+            broken.append(f"{printable(name)}: {error}")
 
 
 def _drawn(image: Mapping[str, Any], shapes: Sequence[Mapping[str, Any]], labels: Mapping[Any, int]) -> bytes:
     """A PNG file: small things over large ones, as what lies in front mostly is; crowds are ignored."""
     from pycocotools import mask as coco
 
-    height, width = image["height"], image["width"]
+    height, width = int(image["height"]), int(image["width"])
+    if not 0 < height * width <= (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise ValueError(f"a picture of {width} x {height} pixels")
     drawn = np.zeros((height, width), np.uint8)
     for one in sorted(shapes, key=lambda shape: -shape.get("area", 0)):
-        shape = one.get("segmentation")
-        if not shape:
-            continue
-        if isinstance(shape, list):
-            runs = coco.merge(coco.frPyObjects(shape, height, width))
-        else:
-            runs = coco.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-        drawn[coco.decode(runs) > 0] = IGNORE if one.get("iscrowd") else labels[one["category_id"]]
+        if shape := one.get("segmentation"):
+            mask = coco.decode(_runs(shape, height, width)) > 0
+            drawn[mask] = IGNORE if one.get("iscrowd") else labels[one["category_id"]]
     file = io.BytesIO()
     Image.fromarray(drawn).save(file, "PNG")
     return file.getvalue()
+
+
+def _runs(shape: Any, height: int, width: int) -> Any:
+    """As pycocotools has them, which trusts what it is given, and fills all memory for a point far away."""
+    from pycocotools import mask as coco
+
+    if isinstance(shape, list):
+        for points in (np.asarray(one, float) for one in shape):
+            if points.ndim != 1 or len(points) < 6 or len(points) % 2:
+                raise ValueError("a polygon is no list of three points or more")
+            if not (np.abs(points) <= 2 * max(height, width)).all():
+                raise ValueError("a polygon lies far outside of its picture")
+        return coco.merge(coco.frPyObjects(shape, height, width))
+    if list(shape["size"]) != [height, width]:
+        raise ValueError(f"runs for {shape['size'][::-1]} pixels in a picture of {[width, height]}")
+    if not isinstance(shape["counts"], list):
+        return shape
+    if min(shape["counts"]) < 0 or sum(shape["counts"]) != height * width:
+        raise ValueError("runs that do not fill their picture")
+    return coco.frPyObjects(shape, height, width)

@@ -252,7 +252,7 @@ def read_tflite(source: Source) -> TFLiteFile:
     model = unpack(content, name)
     try:
         return _plain_file(model, content, name)
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # as `unpack` has it, and what is appended is somebody's archive
         raise ValueError(f"{name}: a .tflite file that is truncated or damaged ({error}).") from error
 
 
