@@ -90,7 +90,7 @@ def with_attention(activation="relu", kv_strides=2):
     return keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
 
 
-@pytest.mark.parametrize(("activation", "kv_strides"), [("gelu", 2), ("relu", 1)])
+@pytest.mark.parametrize(("activation", "kv_strides"), [("gelu", 2), pytest.param("relu", 1, marks=pytest.mark.slow)])
 def test_attention_and_layer_scale_are_integer(activation, kv_strides, rng, tmp_path):
     model = alive(with_attention(activation, kv_strides), rng)
     images = rng.uniform(-1, 1, (16, 16, 16, 3)).astype("float32")
@@ -143,14 +143,17 @@ def test_a_checkpoint_of_timm_needs_its_origin(tmp_path, monkeypatch):
 
     path = tmp_path / "model.safetensors"
     path.write_bytes((2).to_bytes(8, "little") + b"{}")
-    monkeypatch.setattr(timm_weights, "_tensors", lambda path: {"conv_stem.weight": 0, "blocks.0.0.conv.weight": 0})
+    kernel = np.zeros((1, 1, 1, 1), "float32")
+    monkeypatch.setattr(
+        timm_weights, "_tensors", lambda path: dict.fromkeys(["conv_stem.weight", "blocks.0.0.conv.weight"], kernel)
+    )
     with pytest.raises(ValueError, match="origin='timm'"):
-        keras_mobilenets.load_weights(small(32), path)
+        keras_mobilenets.applications.load_weights(small(32), path)
     with pytest.raises(ValueError, match="does not fit"):
         small(32, weights=path)
-    monkeypatch.setattr(timm_weights, "_tensors", lambda path: {"layer1.0.conv1.weight": 0})
+    monkeypatch.setattr(timm_weights, "_tensors", lambda path: {"layer1.0.conv1.weight": kernel})
     with pytest.raises(ValueError, match="not a MobileNetV4 of timm. It begins with layer1"):
-        keras_mobilenets.load_weights(small(32), path)
+        keras_mobilenets.applications.load_weights(small(32), path)
 
 
 @pytest.mark.needs("timm", "safetensors")

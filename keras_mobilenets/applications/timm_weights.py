@@ -86,7 +86,12 @@ def stored_layers(path: str, layers: list[keras.layers.Layer]) -> Iterator[tuple
         ValueError: it is of another network, or the layers do not compute as timm's do.
         ImportError: the package that reads it is not installed.
     """
-    tensors = _tensors(path)
+    try:
+        tensors = _tensors(path)
+    except ImportError:
+        raise
+    except Exception as error:  # each reader has errors of its own
+        raise ValueError(f"{path} is truncated or corrupt: download or copy it again. ({error})") from error
     blocks = sorted({tuple(map(int, found.groups())) for key in tensors if (found := re.match(_BLOCK, key))})
     if not blocks or "conv_stem.weight" not in tensors:
         raise ValueError(f"{path} is not a MobileNetV4 of timm. It begins with {', '.join(list(tensors)[:3])}.")
