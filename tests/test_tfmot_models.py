@@ -114,6 +114,7 @@ def same(found, answered):
 
 
 OFTEN = [name for place, name in enumerate(MODELS) if " on " not in name and (" between" not in name or place % 3 == 0)]
+OFTEN.append("MaxPooling2D(2) on (8, 8, 4)")  # nothing but values that move
 
 
 @pytest.mark.filterwarnings("error:Of model")  # a layer that stays in float is named by a warning

@@ -61,8 +61,17 @@ FLOAT = {
 }
 
 
-IN_FRONT = ("Rescaling", "Resizing", "CenterCrop")
-"""Alone they are what is in front of a model, and no part of it."""
+NO_MODEL = (
+    "Rescaling",
+    "Resizing",
+    "CenterCrop",
+    "Dropout",
+    "Spatial",
+    "GaussianNoise",
+    "Activity",
+    "Activation('linear",
+)
+"""Alone they are what is in front of a model, or do nothing at inference."""
 
 
 def of_text(text):
@@ -255,7 +264,7 @@ MODELS = {
     **{
         f"{text} on {shape}": (lambda shape=shape, text=text: stack(of_text(text), shape=shape))
         for shape, text in texts(INTEGER)
-        if not text.startswith(IN_FRONT)
+        if not text.startswith(NO_MODEL)
     },
     **{f"{text} between": (lambda shape=shape, text=text: between(shape, text)) for shape, text in texts(INTEGER)},
     **MERGES,

@@ -24,7 +24,7 @@ from keras_mobilenets.quantization.observers import Observer
 from keras_mobilenets.quantization.plan import Plan
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quantizer
 from keras_mobilenets.quantization.regions import FloatEntry, another
-from keras_mobilenets.quantization.roles import PASSING, Role
+from keras_mobilenets.quantization.roles import Role
 from keras_mobilenets.quantization.settings import InputRange, Settings
 from keras_mobilenets.quantization.twin import Copies, QuantizedModel, Rewriter
 
@@ -210,9 +210,13 @@ def _refuse_other_axes(plan: Plan) -> None:
 
 
 def _check_something_is_quantized(plan: Plan) -> None:
-    passing = (*PASSING, Role.INPUT, Role.INDEX)
-    computes = any(role not in passing and node not in plan.floating for node, role in plan.roles.items())
-    if not computes and (plan.left_in_float or not plan.floating):
+    roles = {role for node, role in plan.roles.items() if node not in plan.floating}
+    found = roles - {
+        Role.INPUT,
+        Role.INDEX,
+        Role.TRAINING,
+    }  # what only moves values is a model, if all of it is integer
+    if found <= {Role.MOVE} if plan.left_in_float else not (found or plan.floating):
         names = list(dict.fromkeys(node.name for node in plan.left_in_float))
         reason = f"runtimes have no integer form of {names}" if names else "no layer of it computes at inference"
         raise ValueError(
