@@ -299,6 +299,11 @@ PARETO = """
 Accuracy as published, in float; latency of the int8 files that `export_tflite` writes, on one thread of one x86-64 core
 (`python -m benchmarks.variants`). The line joins the variants that no other one beats in both.
 `keras-mobilenets choose` picks from them.
+
+## NetAdapt
+
+`keras_mobilenets.search.netadapt` is the rule of V3's section 4.2 on measured integer latency ([how](search.md)). The
+published claim, up to 1.7 times faster at equal accuracy (arXiv:1804.03230), is of ImageNet and was not measured here.
 """
 
 CAPTIONS = {

@@ -26,7 +26,7 @@ PACKAGE = ROOT / "keras_mobilenets"
 PAGES = ROOT / "build" / "docs"  # `docs_dir` in mkdocs.yml
 PARTS = (
     *("applications", "layers", "quantization", "integer", "export", "tflite", "interop"),
-    *("data", "training", "diagnosis", "analysis"),
+    *("data", "training", "diagnosis", "analysis", "search"),
 )
 TABLE = re.compile(r"<!-- table: (\S+) (.*?) -->")
 OUTSIDE = re.compile(r"\]\(\.\./([\w./-]+)\)")

@@ -7,6 +7,7 @@ from . import integer as integer
 from . import interop as interop
 from . import layers as layers
 from . import quantization as quantization
+from . import search as search
 from . import tasks as tasks
 from . import tflite as tflite
 from . import training as training

@@ -29,6 +29,7 @@ FLOORS = [  # imports run downwards only: a part may import what stands on a flo
     {"export"},
     {"interop", "data"},
     {"diagnosis", "training", "analysis", "loaders", "apps"},
+    {"search"},
     {"cli"},
     {"__main__"},
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_mobilenets.cli import apps, checks, vectors
+from keras_mobilenets.cli import adapting, apps, checks, vectors
 from keras_mobilenets.cli.errors import command
 from keras_mobilenets.cli.options import (
     BUILDER,
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(apps.app, name="app", rich_help_panel="Use a model")
 app.add_typer(vectors.app)
+app.add_typer(adapting.app)
 
 
 @app.command(rich_help_panel="From pictures to a .tflite")
