@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import inspect
 import itertools
 import os
@@ -110,9 +111,14 @@ def _words(layers: Sequence[tuple[type, dict[str, Any]]]) -> str:
     return " ".join(_word(kind, config) for kind, config in layers if not issubclass(kind, FREE))
 
 
+@functools.cache
+def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters
+
+
 def _word(kind: type, config: Mapping[str, Any]) -> str:
     """A layer as one would write it, without what makes no difference to its time."""
-    known = inspect.signature(kind).parameters
+    known = _parameters(kind)
     shown = []
     for name, value in config.items():
         usual = known[name].default if name in known else None

@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_mobilenets.export import conversion
 from keras_mobilenets.search.latency import Chain, LatencyTable
-from keras_mobilenets.search.student import Student
+from keras_mobilenets.search.student import Student, copy_of
 from keras_mobilenets.search.widths import Weights, weights_of
 from keras_mobilenets.tasks import Classification, task_of
 from keras_mobilenets.training import Checkpoint, fit, freeze_normalization
@@ -269,7 +269,7 @@ class _Path:
             checkpoint = Checkpoint(self.folder / TRAINING / f"{len(self.steps)}-{epochs}")
             rate = self.settings["learning_rate"]
             options: dict[str, Any] = {"epochs": epochs, "learning_rate": rate, "checkpoint": checkpoint, "verbose": 0}
-            fit(adapted, self.data, task=self.task, recipe="finetune", teacher=self.model, **options)
+            fit(adapted, self.data, task=self.task, recipe="finetune", teacher=copy_of(self.model), **options)
         accuracy = self.student.score(adapted)
         tell(f"done: {self.last.latency_ms:.4g} ms, {self.task.headline} {accuracy:.1%} in 8 bits")
         with atomic_path(self.folder / MODEL_FILE) as temporary:

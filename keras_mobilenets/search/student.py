@@ -44,7 +44,7 @@ class Student:
         self, seed: keras.Model, data: TrainingData, task: Task, channels: Channels, learning_rate: float | None
     ) -> None:
         self.data, self.task, self.channels = data, task, channels
-        student, teacher = (_copy(seed) for _ in range(2))
+        student, teacher = (copy_of(seed) for _ in range(2))
         freeze_normalization(student)
         self.network = student
         self._trained = distiller(student, teacher)
@@ -71,19 +71,21 @@ class Student:
 
     def cut(self, widths: Mapping[str, int], weights: Weights) -> Weights:
         """The weights with what falls to narrower widths made zero, in the size of the seed."""
+        return _product(weights, self._masks_of(widths, weights))
+
+    def _masks_of(self, widths: Mapping[str, int], weights: Weights) -> Weights:
         kept = self.channels.kept(self.channels.counts(self.channels.rebuilt(widths)), weights)
-        masks = self.channels.masks(kept, weights)
-        return {name: [a * m for a, m in zip(arrays, masks[name], strict=True)] for name, arrays in weights.items()}
+        return self.channels.masks(kept, weights)
 
     def tuned(self, widths: Mapping[str, int], weights: Weights, *, epoch: int, steps: int) -> Weights:
         """The weights after some steps on the pictures of an epoch; what was trained before makes no difference."""
         for variable, value in zip(self._variables, self._begin, strict=True):
             variable.assign(value)
-        kept = self.channels.kept(self.channels.counts(self.channels.rebuilt(widths)), weights)
-        for name, masks in self.channels.masks(kept, weights).items():
-            for variable, mask in zip(self._masks[name], masks, strict=True):
+        masks = self._masks_of(widths, weights)
+        for name, arrays in masks.items():
+            for variable, mask in zip(self._masks[name], arrays, strict=True):
                 variable.assign(mask)
-        give(self.network, self.cut(widths, weights))
+        give(self.network, _product(weights, masks))
         for images, targets in itertools.islice(self.data.train_from(epoch), steps):
             self._trained.train_on_batch(images, self.task.encode(targets))
         return weights_of(self.network)
@@ -126,7 +128,12 @@ class _Masked(keras.constraints.Constraint):
         return w * self.mask
 
 
-def _copy(model: keras.Model) -> keras.Model:
+def _product(weights: Weights, masks: Weights) -> Weights:
+    return {name: [a * m for a, m in zip(arrays, masks[name], strict=True)] for name, arrays in weights.items()}
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    """The same network with weights of its own."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     return copy

@@ -44,6 +44,7 @@ class Channels:
         self.model = model
         self.flat = inline(model)
         graph = Graph.of(self.flat)
+        self._configs: dict[str, dict[str, Any]] = {}
         self._parent: dict[str, str] = {}
         self._fixed: set[str] = set()
         self._sizes: dict[str, int] = {}
@@ -91,7 +92,8 @@ class Channels:
         elif isinstance(layer, PASSING) and alike and getattr(layer, "depth_multiplier", 1) == 1:
             for other in sources[1:]:
                 first, second = sorted((self._root(own), self._root(other)), key=list(self._sizes).index)
-                self._parent[second] = first
+                if first != second:
+                    self._parent[second] = first
         else:
             self._fixed.update([*sources, node.name])
             own = node.name
@@ -138,8 +140,8 @@ class Channels:
             square = (kernel.astype("float64") ** 2).sum(tuple(range(kernel.ndim - 1)))
             if name in self._norm_behind:
                 norm = self.flat.get_layer(self._norm_behind[name])
-                gamma, _, _, variance = weights[norm.name]
-                square = square * gamma**2 / (variance + norm.epsilon)
+                arrays = {one.name: array for one, array in zip(norm.weights, weights[norm.name], strict=True)}
+                square = square * arrays.get("gamma", 1.0) ** 2 / (arrays["moving_variance"] + norm.epsilon)
             squares = squares + square
         return np.sqrt(squares)
 
@@ -172,7 +174,9 @@ class Channels:
         """The configuration of one of the model's own layers, with its new widths."""
 
         width = partial(self.width, widths)
-        config = layer.get_config()
+        if layer.name not in self._configs:  # a search asks thousands of times
+            self._configs[layer.name] = layer.get_config()
+        config = dict(self._configs[layer.name])
         if isinstance(layer, InvertedResidual | DepthwiseSeparableConv):
             made = self._made(layer)
             config["filters"] = width(self.of(made[-1]))
