@@ -31,7 +31,6 @@ BUILDERS = slow_but(
         ("MobileNetV4HybridMedium", "block_3_project"),
     ],
     "MobileNetV2",
-    "MobileNetV3Small",
 )
 
 
@@ -196,6 +195,7 @@ def adapt(model, data, folder, kill_at=None, **options):
     return netadapt(model, data, folder=folder, **settings)
 
 
+@pytest.mark.slow
 def test_netadapt_goes_on_to_the_same_network(data, tmp_path, monkeypatch):
     calls = []
 
