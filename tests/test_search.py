@@ -80,7 +80,7 @@ def pasted(builder, monkeypatch, text):
     monkeypatch.setattr(module, "TABLE", names["TABLE"], raising=False)
     monkeypatch.setattr(module, "BLOCKS", [(row, row.stride) for row in names["TABLE"]], raising=False)
     monkeypatch.setattr(module, "LAST_FILTERS", names.get("LAST_FILTERS"), raising=False)
-    monkeypatch.setattr(module, "SMALL", mobilenet_v3.Network("MobileNetV3Small", names["TABLE"], 1024))
+    monkeypatch.setattr(module, "SMALL", mobilenet_v3.Network("MobileNetV3Small", names["TABLE"], 1024), raising=False)
     return getattr(km, builder)((SIZE, SIZE, 3), alpha=1.0, weights=None, classes=5)
 
 
