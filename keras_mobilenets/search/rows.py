@@ -66,7 +66,7 @@ def _v3(model: keras.Model, flat: dict[str, Any]) -> list[str]:
     networks = {len(network.table): network for network in (mobilenet_v3.LARGE, mobilenet_v3.SMALL)}
     rows = []
     for row, one in zip(networks[len(blocks)].table, blocks, strict=True):
-        inside = flat[f"{one.name}_depthwise"].depthwise_kernel.shape[-2]
+        inside = flat[f"{one.name}_depthwise"].kernel.shape[-2]
         words = (one.kernel_size, inside, one.filters, one.se_ratio, f'"{one.activation}"', row.stride)
         rows.append(f"Row({', '.join(map(str, words))})")
     return [f"STEM_FILTERS = {flat['conv'].filters}", *_table(rows)]
