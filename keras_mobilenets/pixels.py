@@ -43,16 +43,19 @@ class PixelScale:
     offset: float | tuple[float, ...]
 
     def __post_init__(self):
-        scale, offset = (_number_or_numbers(one) for one in (self.scale, self.offset))
-        if not (np.isfinite(scale).all() and np.isfinite(offset).all() and np.all(scale)):
-            raise ValueError(f"`scale` must not be 0, and all must be finite. Received: scale={scale}, offset={offset}")
+        numbers = {"scale": self.scale, "offset": self.offset}
+        scale, offset = (_number_or_numbers(name, one) for name, one in numbers.items())
+        if not np.all(scale):
+            raise ValueError(f"`scale` must not be 0. Received: scale={scale}")
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "offset", offset)
 
     @classmethod
     def between(cls, black: Any, white: Any) -> PixelScale:
         """The scale that takes pixel 0 to `black` and pixel 255 to `white`."""
-        black, white = np.asarray(black, float), np.asarray(white, float)
+        black, white = _array(black=black), _array(white=white)
+        if np.any(black == white):
+            raise ValueError(f"`white` must be another value than `black`. Received: white={white.tolist()}")
         return cls((white - black) / 255, black)
 
     @classmethod
@@ -62,9 +65,9 @@ class PixelScale:
         Raises:
             ValueError: a standard deviation is 0.
         """
-        mean, std = np.asarray(mean, float), np.asarray(std, float)
+        mean, std = _array(mean=mean), _array(std=std)
         if not np.all(std):
-            raise ValueError(f"Pixels must be divided by a std other than 0. Received: std={std.tolist()}")
+            raise ValueError(f"`std` must be a std other than 0, as it divides pixels. Received: std={std.tolist()}")
         return cls(1 / std, -mean / std)
 
     @classmethod
@@ -83,6 +86,8 @@ class PixelScale:
         Raises:
             ValueError: it cannot be known.
         """
+        if not hasattr(model, "name"):
+            raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
         found = cls.known(model, images)
         if found is None:
             raise unknown(model, "Pass `normalization=(mean, std)` of (pixel - mean) / std, or put")
@@ -125,7 +130,7 @@ class PixelScale:
     def ends(self) -> tuple[Any, Any]:
         """What pixels 0 and 255 become: numbers, or tuples with one for each channel."""
         scale, offset = np.asarray(self.scale), np.asarray(self.offset)
-        return _number_or_numbers(offset), _number_or_numbers(255 * scale + offset)
+        return _number_or_numbers("offset", offset), _number_or_numbers("scale", 255 * scale + offset)
 
     def __call__(self, pixels: Any) -> Any:
         """Pixels as the model takes them: float32 of an array, a tensor of a tensor."""
@@ -148,8 +153,21 @@ def unknown(model: Any, remedy: str = "Put") -> ValueError:
     )
 
 
-def _number_or_numbers(given: Any) -> float | tuple[float, ...]:
-    numbers = np.unique(given) if np.size(given) and np.ptp(given) == 0 else np.ravel(given)
+def _array(**argument: Any) -> np.ndarray:
+    """Finite numbers, one or one for each channel; the error names the argument."""
+    (name, given), *_ = argument.items()
+    try:
+        numbers = np.asarray(given, float)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if not numbers.size or not np.isfinite(numbers).all():
+        raise ValueError(f"`{name}` must be a finite number, or one for each channel. Received: {name}={given!r}")
+    return numbers
+
+
+def _number_or_numbers(name: str, given: Any) -> float | tuple[float, ...]:
+    numbers = np.ravel(_array(**{name: given}))
+    numbers = numbers[:1] if np.ptp(numbers) == 0 else numbers
     return float(numbers[0]) if len(numbers) == 1 else tuple(float(number) for number in numbers)
 
 

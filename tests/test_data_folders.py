@@ -66,6 +66,8 @@ def test_what_may_be_misunderstood_is_refused_in_one_sentence(tmp_path, case):
 def test_what_is_not_read_is_named(tmp_path):
     make(tmp_path, "train/ant", "train/bee", "train/__MACOSX/ant", "val/ant", "test/ant", "test/bee", ".git")
     (tmp_path / "train" / "empty" / "nothing").mkdir(parents=True)
+    for number in range(5):
+        (tmp_path / "train" / f"loose{number}.JPG").write_bytes(b"beside the classes")
     for name in (".DS_Store", "Thumbs.db", "ant/.DS_Store", "ant/Thumbs.db", "ant/._0.png", "ant/desktop.ini"):
         (tmp_path / "train" / name).write_bytes(b"no picture")
     found = scan_folder(tmp_path)
@@ -73,7 +75,7 @@ def test_what_is_not_read_is_named(tmp_path):
     assert [line.removeprefix(str(tmp_path)) for line in found.broken] == [
         "/val: no picture of bee",
         ": not read: .git, test",
-        "/train: not read: __MACOSX, empty",
+        "/train: not read: __MACOSX, empty, loose0.JPG, loose1.JPG and 3 more",
     ]
 
 

@@ -239,9 +239,12 @@ def test_bad_input_is_named(builder, arguments, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MobileNet(weights=None, dropout=1.0), "dropout rate must be in \\[0, 1\\). Received: 1.0"),
-        (lambda: MobileNetV2(weights=None, dropout=-0.1), "dropout rate must be in \\[0, 1\\). Received: -0.1"),
-        (lambda: MobileNetV3Large(weights=None, dropout_rate=2), "dropout rate must be in \\[0, 1\\). Received: 2"),
+        (lambda: MobileNet(weights=None, dropout=1.0), "`dropout` must be in \\[0, 1\\). Received: dropout=1.0"),
+        (lambda: MobileNetV2(weights=None, dropout=-0.1), "`dropout` must be in \\[0, 1\\). Received: dropout=-0.1"),
+        (
+            lambda: MobileNetV3Large(weights=None, dropout_rate=2),
+            "`dropout_rate` must be .*Received: dropout_rate=2",
+        ),
         (lambda: MobileNet(weights=None, alpha=0.01), "`alpha` is too small: conv1 would have 0 filters"),
         (lambda: MobileNet(depth_multiplier=2), "`depth_multiplier` must be 1 .* Received: depth_multiplier=2"),
         (lambda: MobileNet(quantization_friendly=True), "`quantization_friendly` must be False .*imagenet"),

@@ -207,7 +207,7 @@ def test_input_range_is_told_in_the_units_of_the_model_input():
         (lambda: FakeQuant(observer="mean"), "`observer` must be .*moving_average"),
         (lambda: MovingAverage(1.0), "`decay` must be in"),
         (lambda: Percentile(20), "`percent` must be in"),
-        (lambda: InputQuant(1.0, 2.0), "must hold 0"),
+        (lambda: InputQuant(1.0, 2.0), "around 0"),
     ],
 )
 def test_refuses(make, message):

@@ -149,3 +149,16 @@ def test_what_is_skipped_is_float_in_the_file_too(join):
     _, true, found, of_file, report = quantized_and_file(model, skip=["skipped"])
     assert report.float_operations
     assert min(decibels(true, found), decibels(true, of_file)) > 30
+
+
+@pytest.mark.parametrize("move", [L.MaxPooling2D(2), L.ZeroPadding2D(1), L.Cropping2D(1)], ids=lambda one: one.name)
+def test_what_is_moved_joined_and_read_keeps_its_grid(tmp_path, move):
+    """Converters rounded it in front of the move, to the grid of the whole, for all that read it."""
+    image = keras.Input((8, 8, 3))
+    x = move(conv(4, "a", activation="relu")(image))
+    model = keras.Model(image, L.Concatenate()([x, conv(3, "b", spread=3.0)(L.Dropout(0.1)(x))]))
+    values = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype("float32")
+    quantized = quantize_model(model, input_range=(-1, 1))
+    calibrate(quantized, values)
+    options = {"verify": values, "normalization": (127.5, 127.5), "verbose": False}
+    assert km.export_tflite(quantized, tmp_path / "model.tflite", **options).parity.equal == 4

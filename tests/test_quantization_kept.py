@@ -85,11 +85,20 @@ def test_a_normalization_of_another_axis_is_not_folded(axis):
     assert np.abs(deployable(quantized)(IMAGES) - expected).max() < 0.05 * expected.max()
 
 
-def with_lora():
-    model = of_image(lambda x: L.Dense(4, name="low")(L.Dense(4, name="rank")(x)))
+@pytest.mark.parametrize("late", [False, True])
+def test_what_lora_learned_is_in_the_kernel(late):
+    model = of_image(lambda x: L.Dense(4, name="low")(L.Conv2D(4, 1, name="rank")(x)))
+    tuned = quantize_model(model) if late else model
     for name in ("low", "rank"):
-        model.get_layer(name).enable_lora(2)
-    return model
+        layer = tuned.get_layer(name)
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(np.random.default_rng(0).normal(0, 1, layer.lora_kernel_b.shape))
+    quantized = tuned if late else quantize_model(tuned)
+    calibrate(quantized, IMAGES)
+    expected = np.asarray(strip_quantization(quantized)(IMAGES))
+    if not late:
+        np.testing.assert_allclose(expected, model(IMAGES), atol=1e-5)  # sums in another order
+    assert np.abs(deployable(quantized)(IMAGES) - expected).max() < 0.05 * np.ptp(expected)  # 8 bits, three times
 
 
 def with_integers():
@@ -98,10 +107,16 @@ def with_integers():
     return model
 
 
+def with_wrapped_integers():
+    model = of_image(lambda x: L.TimeDistributed(L.Dense(4), name="wrapped")(x))
+    model.get_layer("wrapped").layer.quantize("int8")
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (with_lora, "'low' has weights of LoRA.*'rank' has weights of LoRA.*save the model|'rank' has .*'low' has"),
+        (with_wrapped_integers, "'wrapped' has integer weights"),
         (with_integers, "'dense' has integer weights from Keras' own quantize"),
         (lambda: of_image(L.BatchNormalization(renorm=True, name="norm")), r"'norm' is a BatchNorm.*renorm=True"),
         (lambda: of_image(L.SpatialDropout2D(0.2)), "nothing to quantize: no layer of it computes"),

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "keras_mobilenets"
 GOLDEN_API = Path(__file__).parent / "goldens" / "public_api.txt"
 
 FLOORS = [  # imports run downwards only: a part may import what stands on a floor below, `utils`, and itself
-    {"utils", "pages"},
+    {"utils", "arguments", "pages"},
     {"layers"},
     {"graph", "serialization"},
     {"pixels"},

@@ -214,7 +214,7 @@ def residual():
 
 def dense_block():
     inputs = keras.Input(IMAGE)
-    x = L.Conv2D(4, 3, padding="same")(inputs)
+    x = L.MaxPooling2D(2)(L.ReLU()(L.Conv2D(4, 3, padding="same")(inputs)))
     for _ in range(2):
         x = L.Concatenate()([x, L.Conv2D(3, 3, padding="same")(L.ReLU()(batch_norm()(x)))])
     return keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(L.ReLU()(batch_norm()(x)))))

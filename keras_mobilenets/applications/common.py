@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import keras
 
 from keras_mobilenets.applications.variants import check_builder
 from keras_mobilenets.applications.weights import load_weights
+from keras_mobilenets.arguments import check_choice, check_numbers
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.activations import activation_layer
 from keras_mobilenets.layers.composite import is_padded, padding_layer
@@ -28,8 +28,12 @@ TOTAL_STRIDE = 32
 """Each MobileNet halves its image five times, of which the first two make the stem."""
 
 
-def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, dropout: float) -> None:
+def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, **dropout: float) -> None:
     """Refuses what no model can be built from, before anything is built or downloaded.
+
+    Args:
+        alpha, weights, pooling: of the builder.
+        **dropout: the rate, by the builder's own word.
 
     Raises:
         ValueError: names the argument, what it must be and what it was.
@@ -39,12 +43,9 @@ def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, drop
             "The MobileNets compute in channels_last only, the layout of every mobile runtime. Call "
             "keras.config.set_image_data_format('channels_last') first."
         )
-    if not (isinstance(alpha, Real) and 0 < alpha < math.inf):
-        raise ValueError(f"`alpha` must be > 0. Received: alpha={alpha!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"The dropout rate must be in [0, 1). Received: {dropout!r}")
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
+    check_numbers("(0, inf)", alpha=alpha)
+    check_numbers("[0, 1)", **dropout)
+    check_choice((None, "avg", "max"), pooling=pooling)
     is_path = isinstance(weights, str | os.PathLike) and user_path(weights).exists()
     if weights not in (None, "imagenet") and not is_path:
         raise ValueError(
@@ -64,7 +65,7 @@ def check_classes(classes: int, activation: Activation, *, published: bool) -> N
     Raises:
         ValueError: names the argument, what it must be and what it was.
     """
-    if not isinstance(classes, Integral) or classes < 1:
+    if not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1:
         raise ValueError(f"`classes` must be an integer > 0. Received: classes={classes!r}")
     if published and classes != 1000:
         raise ValueError(
@@ -113,8 +114,8 @@ def image_input(
     Raises:
         ValueError: the shape cannot be an image's, is too small, or contradicts the tensor or `rho`.
     """
-    if not (isinstance(rho, Real) and 0 < rho < math.inf):
-        raise ValueError(f"`rho` must be > 0. Received: rho={rho!r}")
+    check_numbers("(0, inf)", rho=rho)
+    check_choice((1, 2, 4), stem_stride=stem_stride)
     if rho != 1 and (input_shape is not None or input_tensor is not None):
         raise ValueError(
             f"`rho` scales the default size of {PUBLISHED_SIZE} and must be 1 where `input_shape` or `input_tensor` "
@@ -183,10 +184,8 @@ def strides_and_dilations(strides: Sequence[int], *, output_stride: int, stem_st
     >>> strides_and_dilations([2, 2, 2, 1, 2, 1], output_stride=8, stem_stride=4)
     [(2, 1), (2, 1), (2, 1), (1, 1), (1, 1), (1, 2)]
     """
-    if output_stride not in (8, 16, 32):
-        raise ValueError(f"`output_stride` must be 8, 16 or 32. Received: output_stride={output_stride!r}")
-    if stem_stride not in (1, 2, 4):
-        raise ValueError(f"`stem_stride` must be 1, 2 or 4. Received: stem_stride={stem_stride!r}")
+    check_choice((8, 16, 32), output_stride=output_stride)
+    check_choice((1, 2, 4), stem_stride=stem_stride)
     left_out = {4: 0, 2: 1, 1: 2}[stem_stride]
     steps, reached, dilation = [], 1, 1
     for stride in strides:

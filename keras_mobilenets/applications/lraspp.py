@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_mobilenets.applications import common
+from keras_mobilenets.arguments import check_choice
 from keras_mobilenets.layers import Conv2D
 
 FILTERS = 128
@@ -65,8 +66,7 @@ def LRASPP(
     (None, 64, 96, 5)
     """
     common.check_classes(classes, None, published=False)
-    if output_stride not in (16, 32):
-        raise ValueError(f"`output_stride` must be 16 or 32. Received: output_stride={output_stride}")
+    check_choice((16, 32), output_stride=output_stride)
     if any(size is not None and size % output_stride for size in input_shape[:2]):
         raise ValueError(
             f"`input_shape` must have a height and width that are multiples of {output_stride}. "

@@ -270,7 +270,7 @@ def _build(
     reduced_tail: bool | str,
     settings: dict[str, Any],
 ) -> keras.Model:
-    common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout_rate)
+    common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout_rate=dropout_rate)
     common.check_classes(classes, classifier_activation, published=weights == "imagenet" and include_top)
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=False)
     if weights == "imagenet":

@@ -42,6 +42,12 @@ def dataset_sources(
         ValueError: it does not give pictures with one class each, in a range that is known, the same on every pass.
     """
     given: list[Any] = list(data) if isinstance(data, tuple | list) else [data]
+    if not all(isinstance(one, tf.data.Dataset) for one in given):
+        kinds = ", ".join(type(one).__name__ for one in given)
+        raise ValueError(
+            "`data` must be a folder, the name of a data set, or a tf.data.Dataset (of arrays: "
+            f"tf.data.Dataset.from_tensor_slices((images, labels))). Received: {kinds}"
+        )
     if not 1 <= len(given) <= 2:
         raise ValueError(f"`data` must be a dataset, or one to train on and one to hold out. Received: {len(given)}")
     examples, vectors = zip(*(_examples(one) for one in given), strict=True)
@@ -157,7 +163,7 @@ def facts_of(examples: tf.data.Dataset, refusal: str) -> Facts:
     """What is in (image, label, whether that is right); `refusal` says what it must be."""
 
     def found(image: tf.Tensor, label: tf.Tensor, single: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        values = tf.zeros(1) if image.dtype in (tf.string, tf.uint8) else tf.cast(image, tf.float64)
+        values = tf.zeros(1) if image.dtype == tf.string else tf.cast(image, tf.float64)
         return _key(image)[0], label, single, tf.reduce_min(values), tf.reduce_max(values)
 
     batches = list(examples.map(found, tf.data.AUTOTUNE).batch(READ_TOGETHER).as_numpy_iterator())
@@ -187,8 +193,8 @@ def reader(examples: tf.data.Dataset, facts: Sequence[Facts]) -> Callable[[tf.Te
     if dtype == tf.string:
         return tf.identity
     black, white = 0.0, 255.0
-    if dtype != tf.uint8:
-        low, high = float(min(one.low.min() for one in facts)), float(max(one.high.max() for one in facts))
+    low, high = float(min(one.low.min() for one in facts)), float(max(one.high.max() for one in facts))
+    if dtype != tf.uint8 or high <= 1:
         known = value_range(low, high, overshoot=OVERSHOOT if dtype.is_floating else 0.0)
         if known is None:
             raise ValueError(
@@ -197,7 +203,7 @@ def reader(examples: tf.data.Dataset, facts: Sequence[Facts]) -> Callable[[tf.Te
         black, white = known
 
     def pixels(image: tf.Tensor) -> tf.Tensor:
-        if image.dtype != tf.uint8:
+        if image.dtype != tf.uint8 or white == 1:
             scaled = (tf.cast(image, tf.float32) - black) * (255 / (white - black))
             image = tf.saturate_cast(tf.round(scaled), tf.uint8)
         return image if image.shape[-1] == 3 else tf.image.grayscale_to_rgb(image)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from keras_mobilenets.arguments import check_choice, check_sizes
+
 CROP_FRACTION = 0.875  # of the short side, as the published accuracies of MobileNets were measured
 EDGE_TO_EDGE = 64  # pictures up to this short side (digits, CIFAR, icons) are filled by their object: never cropped
 JPEG_REDUCTION = 8  # a JPEG can be decoded at 1/8 of its size: enough to find out that it is whole
@@ -67,8 +69,8 @@ def read_image(
     >>> read_image(file.getvalue(), 96).shape
     (96, 96, 3)
     """
-    if channels not in (1, 3):
-        raise ValueError(f"`channels` must be 1 (grey) or 3 (RGB). Received: channels={channels}")
+    check_sizes(image_size=image_size)
+    check_choice((1, 3), channels=channels)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     image = _decode(source)
     # Cropped first: `resize` with a box would blend in pixels from outside of it.
@@ -141,6 +143,8 @@ def printable(path: str | bytes | os.PathLike[str]) -> str:
 
 
 def _decode(source: Picture) -> Image.Image:
+    if not isinstance(source, str | bytes | os.PathLike | np.ndarray):
+        raise ValueError(f"`source` must be a path, a file's bytes or an array. Received: source={source!r}")
     with _named_errors(source):
         image = _from_array(source) if isinstance(source, np.ndarray) else _from_file(source)
         if image.has_transparency_data:
@@ -151,6 +155,8 @@ def _decode(source: Picture) -> Image.Image:
 def _from_array(pixels: np.ndarray) -> Image.Image:
     if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ValueError(f"an array of shape (height, width, 1, 3 or 4) is needed, not {pixels.shape}")
+    if not pixels.size:
+        raise ValueError(f"it has no pixels: its shape is {pixels.shape}")
     grey = pixels.shape[2:] == (1,)
     return Image.fromarray(_in_8_bits(pixels[..., 0] if grey else pixels))
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 from keras_mobilenets.data.images import printable
 from keras_mobilenets.tflite.labels import read_label_list
-from keras_mobilenets.utils import user_path
+from keras_mobilenets.utils import SHOWN, user_path
 
 TRAINING = ("train", "training")
 HELD_OUT = ("val", "validation", "valid", "dev", "eval", "evaluation", "test", "testing")  # of these, the first is used
 # train, Training, seg_train, test_set, train2017; "bullet train" and "test tube" are classes.
 SPLIT = re.compile(
-    rf"(?:\S*[\d_.-])?({'|'.join((*TRAINING, *HELD_OUT))})[\s\d_.-]*(?:set|data|dataset|images|pictures|photos)?\d*",
+    rf"(?:\S*[\d_.-])?({'|'.join((*TRAINING, *HELD_OUT))})[\s\d_.()-]*(?:set|data|dataset|images|pictures|photos)?\d*",
     re.IGNORECASE,
 )
 JUNK = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"}  # what file managers leave
@@ -76,8 +76,10 @@ def find_layout(folder: str | os.PathLike[str]) -> Layout:
     classes = class_paths(train)
     if len(classes) < 2:
         raise ValueError(_too_few(train, list(classes)))
-    unread = [] if train == given else [_unread(given, [one for one in (train, val) if one])]
-    unread += [_unread(one, list(class_paths(one).values())) for one in (train, val) if one]
+    splits = [one for one in (train, val) if one]
+    between = {one for split in splits for one in split.parents if one.is_relative_to(given)}
+    unread = [_unread(one, [split for split in splits if split.is_relative_to(one)]) for one in sorted(between)]
+    unread += [_unread(one, list(class_paths(one).values())) for one in splits]
     return Layout(train, val, tuple(classes), tuple(line for line in unread if line))
 
 
@@ -111,11 +113,15 @@ def picture_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     given = user_path(folder)
     if not given.is_dir():
         raise ValueError(f"There is no folder {printable(folder)}")
-    readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = tuple(path for path in files_below(given) if path.suffix.lower() in readable)
+    found = tuple(path for path in files_below(given) if _is_picture(path))
     if not found:
         raise ValueError(f"There is no picture in {printable(folder)}")
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    """As far as its ending tells."""
+    return not _is_junk(path.name) and Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -168,11 +174,12 @@ def _splits(root: Path) -> tuple[Path, Path | None]:
 
 
 def _unread(folder: Path, read: list[Path]) -> str:
-    """What a folder holds beside those that are read, in one line; empty if nothing."""
+    """The folders and pictures that lie beside those that are read, in one line; empty if nothing."""
     tops = {path.relative_to(folder).parts[0] for path in read}
-    others = (path for path in sorted(folder.iterdir()) if path.is_dir() or not path.exists())
+    others = (path for path in sorted(folder.iterdir()) if path.is_dir() or not path.exists() or _is_picture(path))
     names = [printable(path.name) for path in others if path.name not in tops]
-    return f"{printable(folder)}: not read: {', '.join(names)}" if names else ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{printable(folder)}: not read: {', '.join(names[:SHOWN])}{more}" if names else ""
 
 
 def _too_few(folder: Path, names: list[str]) -> str:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_mobilenets.arguments import check_integers, check_sizes
+
 BUNDLED, SCATTERED = "digits", "scattered_digits"
 ANNOTATED = (".json", ".yaml", ".yml", ".csv")  # files that say where the boxes in pictures are
 CUTS = ("auto", "none", "crop", "crop_flip")
@@ -124,11 +126,9 @@ def decided(augment: tuple[str, ...], name: str) -> tuple[str, ...]:
 
 def check_arguments(image_size: int | tuple[int, int] | None, batch_size: int) -> None:
     """Refuses sizes of pictures and batches that are not positive."""
-    sizes = (image_size,) if isinstance(image_size, int) else image_size
-    if sizes is not None and (len(sizes) > 2 or min(sizes) < 1):
-        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be > 0. Received: batch_size={batch_size}")
+    if image_size is not None:
+        check_sizes(image_size=image_size)
+    check_integers("(0, inf)", batch_size=batch_size)
 
 
 def _is_builder(name: str) -> bool:

@@ -29,8 +29,10 @@ def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
         FileNotFoundError: there is no such file.
         ValueError: a weight is NaN or infinite.
     """
-    if not isinstance(model, keras.Model):
+    if isinstance(model, str | os.PathLike):
         model = load_model(model)
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model, or the path of one. Received: model={model!r}")
     for variable in model.weights:
         values = keras.ops.convert_to_numpy(variable)
         if values.dtype.kind not in "iub" and not np.isfinite(values.astype("float32")).all():

@@ -195,6 +195,8 @@ def _outputs_of(model: keras.Model, inputs: Sequence[Input]) -> dict[str, Shape]
     else:
         structure = model(np.zeros((1, *inputs[0].shape), inputs[0].dtype), training=False)
         names = ["output"] * len(keras.tree.flatten(structure))
+    if len({id(one) for one in keras.tree.flatten(structure)}) < len(keras.tree.flatten(structure)):
+        raise ValueError(f"{model.name} gives one output twice, {names}, which a file cannot. Give each once.")
     names = _unique(sorted(structure) if isinstance(structure, dict) else names)
     return {name: tuple(one.shape[1:]) for name, one in zip(names, keras.tree.flatten(structure), strict=True)}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
-from numbers import Integral, Real
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_mobilenets.arguments import check_numbers
 from keras_mobilenets.layers.activations import Activation, activation_layer
 from keras_mobilenets.layers.convolution import Conv2D, convolve
 from keras_mobilenets.layers.normalization import BatchNormalization
@@ -62,8 +61,8 @@ class CompositeLayer(keras.layers.Layer):
             )
         if normalization not in ("batch", None):
             raise ValueError(f"`normalization` must be 'batch' or None. Received: normalization={normalization!r}")
-        check_share(momentum=momentum)
-        check_positive(epsilon=epsilon)
+        check_numbers("[0, 1)", momentum=momentum)
+        check_numbers("(0, inf)", epsilon=epsilon)
         check_padding(padding)
         if not isinstance(activation, str):  # a function comes back from a config as a dictionary
             activation = keras.activations.get(activation) if activation is not None else None
@@ -178,30 +177,6 @@ def padding_layer(kernel_size: int | tuple[int, int], name: str) -> keras.layers
     """Half a kernel of zeros on each side of what the convolution `name` reads."""
     size = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
     return keras.layers.ZeroPadding2D(tuple(one // 2 for one in size), name=f"{name}_pad")
-
-
-def check_share(**arguments: Any) -> None:
-    """Refuses what is no number in [0, 1), by its name."""
-    for name, value in arguments.items():
-        if not (isinstance(value, Real) and 0 <= float(value) < 1):
-            raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}")
-
-
-def check_positive(**arguments: Any) -> None:
-    """Refuses what is no number > 0, by its name."""
-    for name, value in arguments.items():
-        if not (isinstance(value, Real) and 0 < float(value) < math.inf):
-            raise ValueError(f"`{name}` must be > 0. Received: {name}={value!r}")
-
-
-def check_positive_integers(**arguments: Any) -> None:
-    """Refuses what is neither an integer > 0 nor, of kernel sizes, a pair of them, by its name."""
-    for name, value in arguments.items():
-        pair = name == "kernel_size" and isinstance(value, tuple | list) and len(value) == 2
-        if not all(isinstance(one, Integral) and int(one) > 0 for one in (value if pair else [value])):
-            kinds = "an integer > 0 or a pair of them" if name == "kernel_size" else "an integer > 0"
-            kinds = "> 0" if isinstance(value, Integral) else kinds
-            raise ValueError(f"`{name}` must be {kinds}. Received: {name}={value!r}")
 
 
 def run(layers: list[keras.layers.Layer], x: Any, training: bool | None) -> Any:

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers.composite import CompositeLayer, build_chain, check_positive_integers, known_channels, run
+from keras_mobilenets.arguments import check_integers, check_sizes
+from keras_mobilenets.layers.composite import CompositeLayer, build_chain, known_channels, run
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -56,13 +57,9 @@ class DepthwiseSeparableConv(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_positive_integers(
-            filters=filters,
-            kernel_size=kernel_size,
-            strides=strides,
-            dilation_rate=dilation_rate,
-            depth_multiplier=depth_multiplier,
-        )
+        check_integers("(0, inf)", filters=filters, strides=strides, dilation_rate=dilation_rate)
+        check_integers("(0, inf)", depth_multiplier=depth_multiplier)
+        check_sizes(kernel_size=kernel_size)
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides

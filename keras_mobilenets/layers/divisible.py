@@ -1,5 +1,7 @@
 """The rounding rule for channel counts."""
 
+from keras_mobilenets.arguments import check_numbers
+
 
 def make_divisible(value: float, divisor: int = 8, min_value: int | None = None, round_limit: float = 0.9) -> int:
     """Rounds a number of channels to a multiple of `divisor`, never down by more than 10 %.
@@ -24,8 +26,8 @@ def make_divisible(value: float, divisor: int = 8, min_value: int | None = None,
     >>> make_divisible(32 * 0.35), make_divisible(24 * 0.75), make_divisible(3)
     (16, 24, 8)
     """
-    for name, number in (("value", value), ("divisor", divisor)):
-        if not number > 0:
-            raise ValueError(f"`{name}` must be > 0. Received: {name}={number}")
+    check_numbers("(0, inf)", value=value, divisor=divisor)
+    check_numbers("[0, inf)", optional=True, min_value=min_value)
+    check_numbers("[0, 1]", round_limit=round_limit)
     rounded = max(min_value or divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < round_limit * value else rounded

@@ -6,15 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.layers.composite import (
-    CompositeLayer,
-    build_chain,
-    check_positive,
-    check_positive_integers,
-    check_share,
-    known_channels,
-    run,
-)
+from keras_mobilenets.arguments import check_integers, check_numbers, check_sizes
+from keras_mobilenets.layers.composite import CompositeLayer, build_chain, known_channels, run
 from keras_mobilenets.layers.divisible import make_divisible
 from keras_mobilenets.layers.squeeze_excite import SqueezeExcite
 
@@ -73,13 +66,11 @@ class InvertedResidual(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_positive_integers(filters=filters, strides=strides, dilation_rate=dilation_rate)
+        check_integers("(0, inf)", filters=filters, strides=strides, dilation_rate=dilation_rate)
         if kernel_size is not None:  # a subclass may leave the depthwise convolution out
-            check_positive_integers(kernel_size=kernel_size)
-        check_share(drop_path=drop_path)
-        for name, value in (("expansion", expansion), ("se_ratio", se_ratio)):
-            if value is not None:
-                check_positive(**{name: value})
+            check_sizes(kernel_size=kernel_size)
+        check_numbers("[0, 1)", drop_path=drop_path)
+        check_numbers("(0, inf)", optional=True, expansion=expansion, se_ratio=se_ratio)
         self.filters = filters
         self.expansion = expansion
         self.kernel_size = kernel_size

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_mobilenets.arguments import check_numbers
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -35,8 +36,7 @@ class LayerScale(keras.layers.Layer):
 
     def __init__(self, initial: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
-        if not isinstance(initial, Real):
-            raise ValueError(f"`initial` must be a number. Received: initial={initial!r}")
+        check_numbers("(-inf, inf)", initial=initial)
         self.initial: float = float(initial)
         self.supports_masking = True
 

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mobilenets.arguments import check_integers, check_numbers, check_sizes
 from keras_mobilenets.layers.composite import (
     CompositeLayer,
     build_chain,
-    check_positive_integers,
-    check_share,
     known_channels,
     run,
 )
@@ -115,8 +114,10 @@ class MobileMQA(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(**{"activation": None, **kwargs})
-        check_positive_integers(num_heads=num_heads, key_dim=key_dim, kv_strides=kv_strides, kernel_size=kernel_size)
-        check_share(drop_path=drop_path)
+        check_integers("(0, inf)", num_heads=num_heads, key_dim=key_dim, kv_strides=kv_strides)
+        check_sizes(kernel_size=kernel_size)
+        check_numbers("[0, 1)", drop_path=drop_path)
+        check_numbers("(-inf, inf)", optional=True, layer_scale=layer_scale)
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.kv_strides = kv_strides

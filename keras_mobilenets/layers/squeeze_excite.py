@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.arguments import check_numbers
 from keras_mobilenets.layers.activations import Activation, activation_layer
-from keras_mobilenets.layers.composite import CompositeLayer, build_chain, check_positive, known_channels, run
+from keras_mobilenets.layers.composite import CompositeLayer, build_chain, known_channels, run
 from keras_mobilenets.layers.divisible import make_divisible
 
 
@@ -47,7 +48,7 @@ class SqueezeExcite(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(activation=activation, normalization=normalization, **kwargs)
-        check_positive(ratio=ratio)
+        check_numbers("(0, inf)", ratio=ratio)
         self.ratio = ratio
         self.gate = gate if isinstance(gate, str) or gate is None else keras.activations.get(gate)
         activation_layer(self.gate, self.name)

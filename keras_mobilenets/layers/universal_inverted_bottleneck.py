@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.arguments import check_numbers, check_sizes
 from keras_mobilenets.layers.inverted_residual import InvertedResidual
 from keras_mobilenets.layers.layer_scale import LayerScale
 
@@ -64,6 +65,9 @@ class UniversalInvertedBottleneck(InvertedResidual):
         **kwargs: Any,
     ):
         super().__init__(filters, expansion, kernel_size, strides, **{"activation": "relu", **kwargs})
+        if start_kernel_size is not None:
+            check_sizes(start_kernel_size=start_kernel_size)
+        check_numbers("(-inf, inf)", optional=True, layer_scale=layer_scale)
         if strides != 1 and start_kernel_size is None and kernel_size is None:
             raise ValueError(f"`strides` must be 1 without a depthwise convolution. Received: strides={strides}")
         self.start_kernel_size = start_kernel_size

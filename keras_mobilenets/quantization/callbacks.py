@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mobilenets.arguments import check_integers
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization.layers import QuantBatchNormalization
 from keras_mobilenets.quantization.quantizers import FakeQuant
@@ -47,9 +48,7 @@ class FreezeQuantization(keras.callbacks.Callback):
 
     def __init__(self, batch_norm_after: int | None = 3, ranges_after: int | None = 4):
         super().__init__()
-        for name, epochs in (("batch_norm_after", batch_norm_after), ("ranges_after", ranges_after)):
-            if epochs is not None and epochs < 0:
-                raise ValueError(f"`{name}` must be None or >= 0. Received: {name}={epochs}")
+        check_integers("[0, inf)", optional=True, batch_norm_after=batch_norm_after, ranges_after=ranges_after)
         self.batch_norm_after = batch_norm_after
         self.ranges_after = ranges_after
 

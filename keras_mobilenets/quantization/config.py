@@ -7,8 +7,15 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mobilenets.arguments import check_integers, check_range
 from keras_mobilenets.quantization.grid import fake_quant_kernel
 from keras_mobilenets.quantization.observers import Observer, get_observer
+
+
+def check_layer(layer: Any) -> None:
+    """Refuses what is no layer."""
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(f"`layer` must be a Keras layer. Received: layer={layer!r}")
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -51,6 +58,12 @@ class QuantizeConfig:
         activation_bits: int | None = None,
         observer: str | Observer | None = None,
     ):
+        if not isinstance(weights, dict | None):
+            raise ValueError(f"`weights` must be a dictionary of axes. Received: weights={weights!r}")
+        check_integers("[2, 8]", optional=True, weight_bits=weight_bits)
+        check_integers("[2, 16]", optional=True, activation_bits=activation_bits)
+        if not isinstance(output, bool):
+            check_range(output=output)
         self.weights = dict(weights or {})
         self.output = output if isinstance(output, bool) else (float(output[0]), float(output[1]))
         self.weight_bits = weight_bits
@@ -88,6 +101,7 @@ class QuantizeAnnotate(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.layers.Layer, quantize_config: Any = None, **kwargs: Any):
+        check_layer(layer)
         super().__init__(layer, **{"name": f"annotate_{layer.name}", **kwargs})
         if isinstance(quantize_config, dict):
             quantize_config = keras.saving.deserialize_keras_object(quantize_config)
@@ -126,6 +140,8 @@ class QuantWeights(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.layers.Layer, axes: dict[str, int | None], weight_bits: int = 8, **kwargs: Any):
+        check_layer(layer)
+        check_integers("[2, 8]", weight_bits=weight_bits)
         super().__init__(layer, **{"name": layer.name, **kwargs})
         self.axes = axes
         self.weight_bits = weight_bits

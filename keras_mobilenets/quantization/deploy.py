@@ -233,6 +233,11 @@ class Deployment:
     def kernel(self, node: Node, value: Any) -> Any:
         """A layer with a kernel: with the normalization behind it, and everything that a kernel can make up for."""
         layer = node.layer
+        if value.shape[-1] is None:
+            raise ValueError(
+                f"Layer {layer.name!r} cannot be deployed: a layer in front of it that stays in float does not tell "
+                "the shape of its output. Give that layer's class `compute_output_shape`, or replace it."
+            )
         norm, scale, gate = (getattr(self.operations[node], part) for part in ("norm", "scale", "gate"))
         kernel, bias = folded_weights(layer, norm and norm.layer, scale and scale.layer)
         factor = self.factors[node]

@@ -10,9 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mobilenets.arguments import check_integers, check_numbers, check_range
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.convolution import Conv2D, convolve
 from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, grid_around, kernel_scale
+
+LORA = ("lora_rank", "lora_alpha")  # of weights beside a kernel, which a copy has in its kernel
 
 
 class QuantKernel(keras.layers.Layer):
@@ -50,8 +53,10 @@ class QuantKernel(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if not 2 <= weight_bits <= 8:
-            raise ValueError(f"`weight_bits` must be from 2 to 8. Received: weight_bits={weight_bits}")
+        check_integers("[2, 8]", weight_bits=weight_bits)
+        check_numbers("(-inf, inf)", input_shift=input_shift, bias_offset=bias_offset)
+        if kernel_range is not None:
+            check_range(kernel_range=kernel_range)
         self.weight_bits = weight_bits
         self.input_shift = float(input_shift)
         self.input_quantizer = input_quantizer
@@ -120,8 +125,8 @@ class QuantKernel(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in self.own_arguments}}
 
     def float_config(self) -> dict[str, Any]:
-        """The config of the float layer."""
-        return {key: value for key, value in self.get_config().items() if key not in self.own_arguments}
+        """The config of the float layer, whose kernel holds what LoRA adds to it."""
+        return {key: value for key, value in self.get_config().items() if key not in (*self.own_arguments, *LORA)}
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -251,6 +256,7 @@ class QuantBatchNormalization(BatchNormalization):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        check_numbers("(-inf, inf)", bias_offset=bias_offset)
         self.inference_only = inference_only
         self.kernel_layer = kernel_layer
         self.bias_offset = float(bias_offset)

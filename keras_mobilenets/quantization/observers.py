@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mobilenets.arguments import check_numbers
 from keras_mobilenets.quantization.grid import SMALLEST_RANGE, fake_quant_of_operations
 
 BINS = 4096  # 16 for each step of 8 bits
@@ -69,8 +70,7 @@ class MovingAverage(Observer):
     """
 
     def __init__(self, decay: float = 0.99):
-        if not 0 < decay < 1:
-            raise ValueError(f"`decay` must be in (0, 1). Received: decay={decay}")
+        check_numbers("(0, 1)", decay=decay)
         self.decay = decay
 
     def merge(self, seen, batch, count):
@@ -112,8 +112,7 @@ class Percentile(MovingAverage):
 
     def __init__(self, percent: float = 99.99, decay: float = 0.99):
         super().__init__(decay)
-        if not 50 < percent <= 100:
-            raise ValueError(f"`percent` must be in (50, 100]. Received: percent={percent}")
+        check_numbers("(50, 100]", percent=percent)
         self.percent = percent
 
     def measure(self, inputs, bits=8):
@@ -187,6 +186,6 @@ def get_observer(identifier: Any) -> Observer:
         return identifier
     if isinstance(identifier, dict):
         return keras.saving.deserialize_keras_object(identifier)
-    if identifier in _BY_NAME:
+    if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
     raise ValueError(f"`observer` must be an Observer or one of {sorted(_BY_NAME)}. Received: observer={identifier!r}")

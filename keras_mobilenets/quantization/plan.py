@@ -87,7 +87,8 @@ class Plan:
         for node in graph.nodes:
             if self._joins_one_grid(node):
                 self.roles[node] = Role.MOVE
-        self.tied = {node: self.grid_of(node.inputs[0]) for node in graph.nodes if self._keeps_grid(node)}
+        tied = [node for node in graph.nodes if self._keeps_grid(node) or self._is_moved_into_join(node)]
+        self.tied = {node: self.grid_of(node.inputs[0]) for node in tied}
         products = [node for node in graph.nodes if self.roles[node] is Role.PRODUCT and node not in self.floating]
         self.symmetric = {self.grid_of(part) for node in products for part in _need_symmetry(node)}
         self.quantized = {node: fixed for node in graph.nodes for fixed in self._quantizer(node)}
@@ -178,6 +179,11 @@ class Plan:
 
     def _keeps_grid(self, node: Node) -> bool:
         return self.roles[node] is Role.SAME_GRID and node not in self.floating and node not in self._in_front
+
+    def _is_moved_into_join(self, node: Node) -> bool:
+        """Whether a converter would round what it moves to the grid of a whole behind it, for all readers."""
+        moves = self.roles[node] in PASSING and node not in self.floating and node not in self._in_front
+        return moves and any(self._is_join(reader) for reader in self.consumers[node])
 
     def grid_of(self, node: Node) -> Node:
         """The node behind whose quantizer the values of this one got their grid."""

@@ -26,7 +26,7 @@ from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant, Quan
 from keras_mobilenets.quantization.regions import FloatEntry, another
 from keras_mobilenets.quantization.roles import Role
 from keras_mobilenets.quantization.settings import InputRange, Settings
-from keras_mobilenets.quantization.twin import Copies, QuantizedModel, Rewriter
+from keras_mobilenets.quantization.twin import KERNELS, Copies, QuantizedModel, Rewriter
 
 _FLOAT: dict[type, Any] = {QuantHardSigmoid: HardSigmoid, QuantHardSwish: HardSwish, QuantReLU: keras.layers.ReLU}
 
@@ -86,6 +86,10 @@ def quantize_model(
     TensorShape([8, 5])
     """
     settings = Settings(input_range, weight_bits, activation_bits, symmetric, observer, target)
+    if isinstance(skip, str) or not (isinstance(skip, Collection) and all(isinstance(one, str) for one in skip)):
+        raise ValueError(f"`skip` must be names of layers, in a list. Received: skip={skip!r}")
+    if not isinstance(configs, Mapping | None):
+        raise ValueError(f"`configs` must be a dictionary of `QuantizeConfig`. Received: configs={configs!r}")
     flat, annotations = see_through(model)
     _refuse(flat)
     graph = Graph.of(flat)
@@ -182,13 +186,18 @@ def _refuse(flat: keras.Model) -> None:
 
 
 def _hindrance(layer: Any) -> str | None:
-    if getattr(layer, "quantization_mode", None):
+    if getattr(innermost(layer), "quantization_mode", None):
         return "has integer weights from Keras' own quantize(), where float ones are needed: give the model before that"
-    if getattr(layer, "lora_enabled", False):
-        return "has weights of LoRA beside its kernel: save the model and load it, which merges them"
+    if getattr(innermost(layer), "lora_enabled", False) and type(layer) not in KERNELS:
+        return "has weights of LoRA beside its kernel: train it without"
     if getattr(layer, "renorm", False):
         return "is a BatchNormalization(renorm=True), which no integer form has: train it without"
     return None
+
+
+def innermost(layer: Any) -> Any:
+    """What a wrapper, such as TimeDistributed, holds; else the layer itself."""
+    return innermost(layer.layer) if isinstance(layer, keras.layers.Wrapper) else layer
 
 
 def _check_names(known: list[str], names: list[str]) -> None:
@@ -198,15 +207,17 @@ def _check_names(known: list[str], names: list[str]) -> None:
 
 
 def _refuse_other_axes(plan: Plan) -> None:
-    wrong = [node.name for node in plan.left_in_float if isinstance(node.layer, keras.layers.BatchNormalization)]
+    """Raises a ValueError that names all layers with channels elsewhere than last."""
+    norms = [node.name for node in plan.left_in_float if isinstance(node.layer, keras.layers.BatchNormalization)]
     first = [node.name for node in plan.graph.nodes if getattr(node.layer, "data_format", None) == "channels_first"]
-    if first:
-        raise ValueError(f"Runtimes have channels last, and these layers channels first: {first}. Build them so.")
-    if wrong:
-        raise ValueError(
-            f"{wrong}: integer models have channels last, and normalize over axis -1. Build them so, or leave them in "
-            f"float with quantize_model(model, skip={wrong})."
+    reasons = [f"{first} have channels first. Build them with channels last"] if first else []
+    if norms:
+        reasons.append(
+            f"{norms} must normalize over axis -1. Build them so, or leave them in float with "
+            f"quantize_model(model, skip={norms})"
         )
+    if reasons:
+        raise ValueError(f"Runtimes have channels last: {'; '.join(reasons)}.")
 
 
 def _check_something_is_quantized(plan: Plan) -> None:
@@ -247,6 +258,8 @@ def is_quantized(model: keras.Model) -> bool:
     >>> is_quantized(model), is_quantized(quantize_model(model))
     (False, True)
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
     return any(
         isinstance(layer, FakeQuant | InputQuant | QuantKernel | QuantWeights)
         or (isinstance(layer, keras.Model) and is_quantized(layer))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mobilenets.arguments import check_integers, check_pair, check_range
 from keras_mobilenets.layers.replicas import parts
 from keras_mobilenets.pixels import CONVENTIONS, observed
 from keras_mobilenets.quantization.grid import (
@@ -105,11 +106,10 @@ class FakeQuant(Quantizer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not 2 <= bits <= 16:
-            raise ValueError(f"`bits` must be from 2 to 16. Received: bits={bits}")
-        if fixed_range is not None and not fixed_range[0] <= 0 <= fixed_range[1] > fixed_range[0]:
-            raise ValueError(f"`fixed_range` must be (low, high) around 0. Received: fixed_range={fixed_range}")
-        if activation not in _LIMITS or (activation and symmetric):
+        check_integers("[2, 16]", bits=bits)
+        if fixed_range is not None:
+            check_range(fixed_range=fixed_range)
+        if activation not in list(_LIMITS) or (activation and symmetric):
             raise ValueError(
                 f"`activation` must be one of {list(_LIMITS)}, and None with a symmetric grid. "
                 f"Received: activation={activation!r}, symmetric={symmetric}"
@@ -267,11 +267,8 @@ class InputQuant(Quantizer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not low <= 0 <= high > low:
-            raise ValueError(
-                "The range of the normalized input must hold 0, which is what convolutions pad with. "
-                f"Received: {(low, high)}"
-            )
+        check_range(range=(low, high))  # 0 is what convolutions pad with
+        check_pair(normalization=normalization)
         self.low = float(low)
         self.high = float(high)
         self.normalization = tuple(float(number) for number in normalization)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.arguments import check_choice, check_integers
 from keras_mobilenets.quantization.observers import Observer, get_observer
 
 UNFUSED_HARD_SWISH = ("xnnpack", "edgetpu")
@@ -35,12 +36,8 @@ class Settings:
         for ends in given.values() if isinstance(given, dict) else [given]:
             _check_ends(ends)
         get_observer(self.observer)
-        if not 2 <= self.weight_bits <= 8:
-            raise ValueError(f"`weight_bits` must be from 2 to 8. Received: weight_bits={self.weight_bits}")
-        if not 2 <= self.activation_bits <= 16:
-            raise ValueError(
-                f"`activation_bits` must be from 2 to 16. Received: activation_bits={self.activation_bits}"
-            )
+        check_integers("[2, 8]", weight_bits=self.weight_bits)
+        check_integers("[2, 16]", activation_bits=self.activation_bits)
 
     @property
     def unfused_hard_swish(self) -> bool:
@@ -85,5 +82,4 @@ def _ends(given: Any) -> Ends:
 
 def check_target(target: str) -> None:
     """Raises a ValueError if there is no such target."""
-    if target not in TARGETS:
-        raise ValueError(f"`target` must be one of {list(TARGETS)}. Received: target={target!r}")
+    check_choice(TARGETS, target=target)

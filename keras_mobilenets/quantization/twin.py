@@ -19,6 +19,7 @@ from keras_mobilenets.quantization.exact import ExactInference
 from keras_mobilenets.quantization.fold import integer_operations
 from keras_mobilenets.quantization.grid import grid_around, symmetric_range
 from keras_mobilenets.quantization.layers import (
+    LORA,
     QuantBatchNormalization,
     QuantConv2D,
     QuantConv2DTranspose,
@@ -41,7 +42,7 @@ UNTIL_SEEN = (-1.0, 1.0)
 
 _WIDER = 129.0 / 128.0
 
-_QUANTIZED: dict[type, Any] = {
+KERNELS: dict[type, Any] = {
     keras.layers.Conv2D: QuantConv2D,
     Conv2D: QuantConv2D,
     keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
@@ -178,8 +179,11 @@ class Copies:
     def copy_weights(self) -> None:
         """Copies the weights, once the new layers are built."""
         for old, new in self.pairs.values():
-            if old.weights:
-                give_weights(new, old.get_weights())
+            weights = old.get_weights()
+            if getattr(old, "lora_enabled", False) and not new.lora_enabled:
+                weights = [np.asarray(one) for one in (old.kernel, old.bias) if one is not None]
+            if weights:
+                give_weights(new, weights)
 
 
 class Rewriter:
@@ -210,7 +214,8 @@ class Rewriter:
             return another(layer, config)
         if role is Role.KERNEL:
             config |= {"weight_bits": self.weight_bits(node), **self.surroundings(node)}
-            return _QUANTIZED[type(layer)].from_config(config)
+            config = {key: value for key, value in config.items() if key not in LORA}
+            return KERNELS[type(layer)].from_config(config)
         if role is Role.NORM:
             # Keras drops a `training=False` of the call when the model around it is trained.
             config |= {"inference_only": node.kwargs.get("training") is False}

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_mobilenets.arguments import check_integers, check_numbers
+
 TOGETHER = 128  # boxes that are compared with each other at once
 LARGEST = 0.95  # scale of the last map's anchors
 SCALES = (10.0, 10.0, 5.0, 5.0)
@@ -84,6 +86,7 @@ def ssd_anchors(maps: int = 6, smallest: float = 0.2, largest: float = LARGEST) 
     >>> ssd_anchors().per_pixel
     (3, 6, 6, 6, 6, 6)
     """
+    _check_scales(maps, smallest, largest)
     scales = [*np.linspace(smallest, largest, maps).tolist(), 1.0]
     ratios = (1.0, 2.0, 0.5, 3.0, 0.3333, 1.0)
     between = [(scale,) * 5 + (math.sqrt(scale * following),) for scale, following in itertools.pairwise(scales)]
@@ -98,6 +101,7 @@ def torchvision_anchors(maps: int = 6, smallest: float = 0.2, largest: float = L
     >>> torchvision_anchors().around([(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]).shape
     (3234, 4)
     """
+    _check_scales(maps, smallest, largest)
     scales = [smallest + (largest - smallest) * index / (maps - 1) for index in range(maps)] + [1.0]
     ratios = (1.0, 1.0, 2.0, 0.5, 3.0, 1 / 3)
     each = tuple(
@@ -127,6 +131,11 @@ def named_anchors(word: str) -> Anchors:
     if not 0 < smallest < LARGEST:
         raise ValueError(f"must be {', '.join(known)} or a scale between 0 and {LARGEST:g}, not {word!r}")
     return ssd_anchors(smallest=smallest)
+
+
+def _check_scales(maps: int, smallest: float, largest: float) -> None:
+    check_integers("[2, inf)", maps=maps)
+    check_numbers("(0, 1]", smallest=smallest, largest=largest)
 
 
 def decode(encodings: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -231,6 +240,11 @@ class Suppression:
     most_overlap: float = 0.6
     by_class: bool = True
     most_of_class: int = 100
+
+    def __post_init__(self) -> None:
+        check_integers("(0, inf)", most=self.most, most_of_class=self.most_of_class)
+        check_numbers("[0, 1]", least_score=self.least_score)
+        check_numbers("(0, 1]", most_overlap=self.most_overlap)
 
     def options(self, classes: int) -> dict[str, float | int | bool]:
         """As TFLite_Detection_PostProcess names them."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_mobilenets.arguments import check_integers, check_numbers
 from keras_mobilenets.tasks.task import Answers, Curve, Spec, check_labels, class_name, named
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
 
@@ -54,8 +55,8 @@ class Classification:
     recipes = ("scratch", "finetune")
 
     def __post_init__(self) -> None:
-        if self.classes < 1:
-            raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
+        check_integers("[1, inf)", classes=self.classes)
+        check_numbers("[0, 1)", dropout=self.dropout)
 
     @classmethod
     def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Classification:

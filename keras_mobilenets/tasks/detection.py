@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_mobilenets.arguments import check_integers, check_numbers, check_sizes
 from keras_mobilenets.tasks.boxes import SCALES, Anchors, Suppression, anchor_coverage, decode, overlap, ssd_anchors
 from keras_mobilenets.tasks.task import Answers, Curve, Spec, check_labels, class_name, named
 from keras_mobilenets.tflite.mediapipe import DETECTOR, detector_options
@@ -72,8 +73,9 @@ class Detection:
     recipes = ("detection", "detection-finetune")
 
     def __post_init__(self) -> None:
-        if self.classes < 1:
-            raise ValueError(f"`classes` must be >= 1. Received: classes={self.classes}")
+        check_integers("[1, inf)", classes=self.classes)
+        check_numbers("(0, inf)", alpha=self.alpha)
+        check_sizes(image_size=self.image_size)
 
     @classmethod
     def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Detection:

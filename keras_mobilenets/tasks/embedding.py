@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_mobilenets.arguments import check_integers, check_numbers
 from keras_mobilenets.tasks.similarity import accepts, known_by_one, nearest, true_accepts, unit
 from keras_mobilenets.tasks.task import Answers, Curve, Spec, class_name, named
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
@@ -55,10 +56,8 @@ class Embedding:
     recipes = ("scratch", "finetune")
 
     def __post_init__(self) -> None:
-        if self.dimension < 2:
-            raise ValueError(f"`dimension` must be >= 2. Received: dimension={self.dimension}")
-        if not self.temperature > 0:
-            raise ValueError(f"`temperature` must be > 0. Received: temperature={self.temperature}")
+        check_integers("[2, inf)", dimension=self.dimension)
+        check_numbers("(0, inf)", temperature=self.temperature)
 
     @classmethod
     def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Embedding:

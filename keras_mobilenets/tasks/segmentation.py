@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mobilenets.arguments import check_choice, check_integers
 from keras_mobilenets.tasks.task import Answers, Curve, Spec, check_labels, class_name, named
 from keras_mobilenets.tflite.mediapipe import SEGMENTER, segmenter_options
 from keras_mobilenets.tflite.metadata import InFile, TensorInfo
@@ -64,14 +65,13 @@ class Segmentation:
     recipes = ("segmentation", "segmentation-finetune")
 
     def __post_init__(self) -> None:
-        if not 2 <= self.classes <= IGNORE:
-            raise ValueError(f"`classes` must be from 2 to {IGNORE}. Received: classes={self.classes}")
-        if self.decoder not in DECODERS:
-            raise ValueError(f"`decoder` must be one of {list(DECODERS)}. Received: decoder={self.decoder!r}")
-        if self.class_weights is not None and len(self.class_weights) != self.classes:
-            raise ValueError(
-                f"`class_weights` must have {self.classes} entries. Received: {len(self.class_weights)} of them"
-            )
+        check_integers(f"[2, {IGNORE}]", classes=self.classes)
+        check_integers("(0, inf)", output_stride=self.output_stride)
+        check_integers("(0, inf)", optional=True, filters=self.filters)
+        check_choice(DECODERS, decoder=self.decoder)
+        weights = self.class_weights
+        if weights is not None and not (isinstance(weights, tuple | list) and len(weights) == self.classes):
+            raise ValueError(f"`class_weights` must have {self.classes} entries. Received: class_weights={weights!r}")
 
     @classmethod
     def of(cls, data: Any, recipe: Any, alpha: float = 1.0) -> Segmentation:

@@ -202,6 +202,8 @@ class TFLiteFile:
 
 def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
     """The content of a file, or `source` itself if it is bytes, once it is known to begin as a `.tflite` does."""
+    if not isinstance(source, bytes | str | os.PathLike):
+        raise ValueError(f"`source` must be the path of a .tflite file or its bytes. Received: source={source!r}")
     if isinstance(source, bytes):
         content, name = source, "these bytes"
     elif not user_path(source).is_file():

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.arguments import check_integers
 from keras_mobilenets.layers.replicas import processes
 from keras_mobilenets.training.compiling import trained_part
 from keras_mobilenets.training.devices import agree, gathered, process
@@ -59,9 +60,7 @@ class Checkpoint(keras.callbacks.Callback):
         self, folder: str | os.PathLike[str], *, keep: int = 2, every: int = 1000, monitor: str | None = None
     ) -> None:
         super().__init__()
-        for name, value in (("keep", keep), ("every", every)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be > 0. Received: {name}={value}")
+        check_integers("(0, inf)", keep=keep, every=every)
         self.folder = user_path(folder)
         self.keep = keep
         self.every = every

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets.arguments import check_integers
 from keras_mobilenets.training.devices import process
 from keras_mobilenets.utils import atomic_path, user_path
 
@@ -31,6 +32,7 @@ class JsonLines(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike[str], *, run: str = "", every: int = 100) -> None:
         super().__init__()
+        check_integers("(0, inf)", every=every)
         self.path = user_path(path)
         self.run = run
         self.every = every

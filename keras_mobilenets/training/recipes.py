@@ -374,8 +374,8 @@ def recipe(name: str) -> Recipe:
     >>> recipe("v2-paper").ema
     0.9999
     """
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
+    if name not in list(RECIPES):
+        near = difflib.get_close_matches(str(name), RECIPES, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise ValueError(f"There is no recipe {name!r}. {hint}Known: {', '.join(RECIPES)}")
     return RECIPES[name]
