@@ -262,6 +262,8 @@ def _steps(file: TFLiteFile, signature: Signature) -> dict[str, float]:
 def _refused(model: keras.Model, made: schemes.Converted, reason: str) -> str:
     """What a refusal by the runtime means for the one who exports."""
     reason = reason.split("the runtime refuses this file: ")[-1].split(" It may be made")[0]
+    if "no_integer_overflow" in reason:
+        reason += " Feature maps are so near 0 that a clip, as at 6, is beyond 32 bits: train the model first."
     return (
         f"The runtime does not run what was made of {model.name} as {made.scheme or 'float32'}, so nothing was "
         f"written: {reason} Export it in another precision, or, in int8, leave that operation's layer in float: "
