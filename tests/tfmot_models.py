@@ -61,16 +61,8 @@ FLOAT = {
 }
 
 
-NO_MODEL = (
-    "Rescaling",
-    "Resizing",
-    "CenterCrop",
-    "Dropout",
-    "Spatial",
-    "GaussianNoise",
-    "Activity",
-    "Activation('linear",
-)
+IDLE = ("Dropout", "Spatial", "GaussianNoise", "Activity", "Activation('linear")
+NO_MODEL = ("Rescaling", "Resizing", "CenterCrop", *IDLE)
 """Alone they are what is in front of a model, or do nothing at inference."""
 
 

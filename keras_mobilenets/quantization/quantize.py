@@ -222,11 +222,8 @@ def _refuse_other_axes(plan: Plan) -> None:
 
 def _check_something_is_quantized(plan: Plan) -> None:
     roles = {role for node, role in plan.roles.items() if node not in plan.floating}
-    found = roles - {
-        Role.INPUT,
-        Role.INDEX,
-        Role.TRAINING,
-    }  # what only moves values is a model, if all of it is integer
+    # What only moves values is a model, if all of it is integer.
+    found = roles - {Role.INPUT, Role.INDEX, Role.TRAINING}
     if found <= {Role.MOVE} if plan.left_in_float else not (found or plan.floating):
         names = list(dict.fromkeys(node.name for node in plan.left_in_float))
         reason = f"runtimes have no integer form of {names}" if names else "no layer of it computes at inference"
