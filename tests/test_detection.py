@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mobilenets import SSDLite
+from keras_mobilenets import SSDLite, inline
 from keras_mobilenets.tasks import Detection
 from keras_mobilenets.tasks.boxes import SCALES, Anchors, overlap
 from keras_mobilenets.tasks.detection import SAME
+from keras_mobilenets.training import build_model
 
 TASK = Detection(2, image_size=(64, 64), alpha=0.35)
 SOFTMAX = Detection(2, image_size=(64, 64), background=True)
@@ -116,3 +117,10 @@ def test_anchors_that_cover_small_boxes_are_named(rng):
     assert lines[1].startswith("anchors overlap 0.0% of them by 0.5") and "(--anchors 0." in lines[2]
     large = [{"boxes": np.array([[0.1, 0.1, 0.9, 0.9]]), "labels": np.zeros(1)}]
     assert len(Detection(1).examine(large)) == 2
+
+
+def test_the_heads_statistics_keep_up_in_a_short_run():
+    task = Detection(1, image_size=(32, 32), alpha=0.25)
+    model = build_model("MobileNet", task, image_size=32, alpha=0.25, momentum=0.8)
+    norms = [one for one in inline(model).layers if isinstance(one, keras.layers.BatchNormalization)]
+    assert any(one.name.startswith("extra_") for one in norms) and {one.momentum for one in norms} == {0.8}

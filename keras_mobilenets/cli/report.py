@@ -59,7 +59,7 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
     """Figures over the epochs of float and quantization-aware training, as a PNG file."""
     require("matplotlib", "all")
     from matplotlib.figure import Figure  # the object alone: `pyplot` would look for a display
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
     epochs = [*history["float"], *history["quantized"]]
     numbers = range(1, len(epochs) + 1)
@@ -74,13 +74,13 @@ def draw_curves(history: dict[str, list[dict[str, float]]], keys: Sequence[str] 
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if key != "loss":
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         else:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return png(figure)
 
@@ -103,7 +103,7 @@ def draw_lines(curve: Curve) -> bytes:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(curve.lines) > 1:
-        axes.legend(frameon=False, fontsize="small", loc="lower left")
+        figure.legend(frameon=False, fontsize="small", loc="outside right center")  # curves fill all corners
     return png(figure)
 
 

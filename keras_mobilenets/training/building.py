@@ -62,7 +62,11 @@ def build_model(
     options |= {} if momentum is None else {"momentum": momentum}
     base = _base(builder, scaled, weights, alpha=alpha, **options)
     maps = base.output if len(base.output.shape) == 2 else applications.endpoints(base)
-    return keras.Model(inputs, task.head(maps), name=f"{builder.lower()}_{task.name}")
+    model = keras.Model(inputs, task.head(maps), name=f"{builder.lower()}_{task.name}")
+    for layer in inline(model).layers:  # the head's, too, which begin anew: in a short run they are what lags behind
+        if momentum is not None and isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+    return model
 
 
 def _stem_stride(size: int) -> int:
