@@ -199,16 +199,19 @@ class IntegerEntry(IntegerOperation):
         lowest, highest = self.output_quantization.limits
         step = np.float32(self.output_quantization.scale)
         return {
-            "low": np.float32(lowest * step if self.low is None else self.low),
+            "low": np.float32(0 if self.low is None else self.low),
             "step": step,
+            "inverse": np.float32(1) / step,
             "lowest": np.float32(lowest),
-            "span": np.float32(highest - lowest),
+            "highest": np.float32(highest),
         }
 
     def call(self, inputs):
-        number = self.number
-        steps = ops.round((ops.cast(inputs, "float32") - number["low"]) / number["step"])
-        return ops.clip(steps, 0.0, number["span"]) + number["lowest"]
+        number, values = self.number, ops.cast(inputs, "float32")
+        if self.low is None:  # as the runtime rounds a float input
+            return ops.clip(ops.round(values * number["inverse"]), number["lowest"], number["highest"])
+        steps = ops.round((values - number["low"]) / number["step"])
+        return ops.clip(steps, 0.0, number["highest"] - number["lowest"]) + number["lowest"]
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, dtype="float32")

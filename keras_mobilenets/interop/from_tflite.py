@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_mobilenets.export.samples import CALIBRATION_IMAGES, take_images
 from keras_mobilenets.interop.detectors import without_background
@@ -16,19 +16,17 @@ from keras_mobilenets.interop.from_tflite_steps import Foreign
 from keras_mobilenets.interop.from_tflite_weights import (
     means_in_file,
     measure_statistics,
-    pixel_zero,
     set_kernel_grids,
     set_ranges,
     set_weights,
 )
+from keras_mobilenets.interop.from_tflite_written import Written
 from keras_mobilenets.quantization import quantize_model
 from keras_mobilenets.quantization.bias_correction import IMAGES as CORRECTION_IMAGES
 from keras_mobilenets.quantization.bias_correction import correct_biases
+from keras_mobilenets.quantization.quantizers import Quantizer
 from keras_mobilenets.tflite.edit.pixels import with_plain_border
 from keras_mobilenets.tflite.file import read_tflite
-
-BELOW_MIDDLE = 127
-"""The pixel that pads, in a file that puts 0 below the middle of [-1, 1] and not, as a twin does, above."""
 
 
 def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, quantized: bool = False) -> keras.Model:
@@ -87,8 +85,12 @@ def from_tflite(source: str | os.PathLike[str] | bytes, *, images: Any = None, q
     if not quantized:
         return model
     fused = any(operator.name == "HARD_SWISH" for operator in graph.operators)
-    black = -1.0 if pixel_zero(graph) != BELOW_MIDDLE else np.nextafter(np.float32(-1), np.float32(0)).item()
-    twin = quantize_model(model, input_range=(black, 1.0), target="npu" if fused else "xnnpack")
-    set_ranges(twin, pairs)
+    written, target = Written(graph, model, pairs), "npu" if fused else "xnnpack"
+    twin = quantize_model(written.model, configs=written.configs, input_range=written.input_range, target=target)
+    unsigned = any(tensor.dtype == "uint8" for one in graph.operators[1:-1] for tensor in graph.results(one))
+    for layer in twin.layers:
+        if isinstance(layer, Quantizer) and layer.settings is not None:
+            layer.settings = replace(layer.settings, unsigned=unsigned)
+    set_ranges(twin, written.steps)
     set_kernel_grids(graph, twin, pairs)
     return twin

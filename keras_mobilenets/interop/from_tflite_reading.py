@@ -39,6 +39,7 @@ def steps_of_file(graph: Graph) -> list[Step]:
     _solve_factors(steps)
     for step in steps:
         if step.kind == "hard_swish":
+            step.written = step.sources if len(step.sources) > 1 else []
             step.sources = [_swished(step)]
     read = {behind_scales(source) for step in steps if step.kind != "scale" for source in step.sources}
     return [step for step in steps if step.kind != "hard_sigmoid" or step in read]  # others are part of a hard-swish
@@ -70,6 +71,8 @@ class _Reader:
 
     def _read(self, operator: Operator) -> None:
         name, special = operator.name, self._special()
+        if all(tensor.dtype in ("int32", "int64") for tensor in self.graph.results(operator)):
+            return  # computes a shape
         if name in MOVES:
             self._same(operator)
         elif name in SIMPLE:
@@ -85,6 +88,7 @@ class _Reader:
             "DEPTHWISE_CONV_2D": self._kernel,
             "FULLY_CONNECTED": self._kernel,
             "ADD": self._merge,
+            "SUB": self._merge,
             "MUL": self._merge,
             "RELU": self._clamp,
             "RELU6": self._clamp,
@@ -150,14 +154,19 @@ class _Reader:
         self.padded[operator.outputs[0]] = tuple(int(end) for end in ends[1:3].ravel())
 
     def _merge(self, operator: Operator) -> None:
-        constants = [one for one in self.graph.operands(operator) if one is not None and one.is_constant]
-        if not constants:
+        computed = [index for index in operator.inputs if not self.graph.tensors[index].is_constant]
+        if len(computed) == 2 and operator.name != "SUB":
             self._add(operator, "addition" if operator.name == "ADD" else "product")
             return
-        values = constants[0].dequantized()
+        constant = self.graph.operand(operator, 1)
+        if len(computed) == 2 or (operator.name == "SUB" and not constant.is_constant):
+            raise Foreign(f"operation {operator.index} is SUB from a map, and they have none such")
+        values = (constant if constant.is_constant else self.graph.operand(operator, 0)).dequantized()
         if np.ptp(values) > 1e-3 * np.abs(values).max():
             raise Foreign(f"operation {operator.index}, {operator.name}, has a constant for each channel")
-        self._add(operator, "shift" if operator.name == "ADD" else "scale", constant=float(values.mean()))
+        source = self._source(operator, computed[0])
+        kind = "front" if source is None or source.kind == "front" else "scale" if operator.name == "MUL" else "shift"
+        self._add(operator, kind, constant=float(values.mean()) * (-1 if operator.name == "SUB" else 1))
 
     def _clamp(self, operator: Operator) -> None:
         """Belongs to what it clamps, as if it were written in one operation."""
@@ -196,7 +205,7 @@ def _find_gates(steps: list[Step]) -> None:
     """Makes hard-sigmoids of `relu6(x + 3)`, also where the 3 is in the bias of a convolution that gates a map."""
     for step in steps:
         if step.kind == "shift" and abs(step.constant / THREE - 1) < 0.02 and step.clamps_like("RELU6"):
-            step.kind, step.activation = "hard_sigmoid", "NONE"
+            step.kind = "hard_sigmoid"
     for product in [step for step in steps if step.kind == "product"]:
         operands = [behind_scales(source) for source in product.sources]
         if any(one is not None and one.kind == "hard_sigmoid" for one in operands):
@@ -209,7 +218,7 @@ def _find_gates(steps: list[Step]) -> None:
 
 def _split_gate(steps: list[Step], gate: Step) -> None:
     """A convolution whose bias has 3 more than Keras', and the hard-sigmoid behind it."""
-    behind = Step("hard_sigmoid", [gate], operator=gate.operator, tensor=gate.tensor)
+    behind = Step("hard_sigmoid", [gate], operator=gate.operator, tensor=gate.tensor, activation=gate.activation)
     for step in steps:
         step.sources = [behind if source is gate else source for source in step.sources]
     gate.activation, gate.tensor, gate.offset = "NONE", None, THREE
@@ -261,7 +270,10 @@ def _solve_factors(steps: list[Step]) -> None:
             if abs(factor / offered[step.kind] - 1) > 0.01:
                 raise Foreign(f"operation {step.operator.index} is computed {offered[step.kind]:g} times too large")
     for step in steps:
-        step.factor = factors.get(root(step), 1.0)
+        factor = factors.get(root(step), 1.0)
+        power = 6.0 ** round(np.log(factor) / np.log(6.0)) if factor > 0 else factor
+        # A sixth on a grid of 8 bits is not quite one.
+        step.factor = power if abs(factor / power - 1) < 0.01 else factor
 
 
 def bias_of(graph: Graph, operator: Operator) -> np.ndarray:

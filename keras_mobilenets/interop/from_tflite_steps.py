@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 KERNELS = ("convolution", "depthwise")
-INVISIBLE = ("scale",)  # a constant factor changes what a value is measured in, not which value it is
+INVISIBLE = ("scale", "front")  # a constant changes what a value, or an image, is measured in, not which value it is
 SIX = 6.0
 TOLERANCE = 1.02  # of 6 and of 0: one step of 256
 
@@ -28,9 +28,10 @@ class Step:
 
     Attributes:
         kind: "convolution" (or a dense layer: a 1x1 convolution of one pixel), "depthwise", "addition", "product",
-            "mean", "hard_sigmoid", "hard_swish", "concatenation", "resize", "softmax", "sigmoid"; in files that are
-            being read "shift" and "scale" by a constant as well.
+            "mean", "hard_sigmoid", "hard_swish", "concatenation", "resize", "softmax", "sigmoid"; in files "scale" by
+            a constant, too, "front" for a constant factor or sum of an image, and "shift" while they are being read.
         sources: the steps that it reads; None for the image.
+        written: of a hard-swish that a file has in several operations: what the last of them reads.
         shape: of the kernel in Keras' order, without leading sizes of 1.
         strides, dilation, padding: of a kernel of more than one pixel; padding is (top, bottom, left, right).
         activation: "NONE", "RELU" or "RELU6", as it is written down.
@@ -43,6 +44,7 @@ class Step:
 
     kind: str
     sources: list[Step | None]
+    written: list[Step | None] = field(default_factory=list, repr=False)
     shape: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()

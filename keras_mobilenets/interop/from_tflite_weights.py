@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,8 +11,8 @@ import numpy as np
 from keras_mobilenets.graph import Graph as KerasGraph
 from keras_mobilenets.interop.from_tflite_reading import bias_of, kernel_of
 from keras_mobilenets.interop.from_tflite_steps import Step
-from keras_mobilenets.pixels import PixelScale
-from keras_mobilenets.quantization import FakeQuant, InputQuant
+from keras_mobilenets.pixels import PixelScale, observed
+from keras_mobilenets.quantization import FakeQuant
 from keras_mobilenets.tflite.file import Graph, Tensor
 from keras_mobilenets.tflite.runner import TFLiteModel, make_interpreter
 
@@ -25,12 +25,10 @@ def set_weights(graph: Graph, pairs: Pairs) -> None:
     for found, step in pairs:
         if step.layer is None or not hasattr(step.layer, "kernel"):
             continue
-        source, layer, norm = found.sources[0], step.layer, step.norm
-        kernel, bias = kernel_of(graph, found.operator), bias_of(graph, found.operator)
-        if source is None:
-            kernel, bias = _for_normalized_pixels(graph.operand(found.operator, 0), kernel, bias)
-        kernel = kernel * np.float32((source.factor if source else 1.0) / found.factor)
-        bias = bias / np.float32(found.factor) - np.float32(found.offset)
+        layer, norm = step.layer, step.norm
+        kernel, bias = own_weights(graph, found)
+        if reads_pixels(found):
+            kernel, bias = _for_normalized_pixels(graph, found, kernel, bias)
         weights = [kernel.reshape(layer.kernel.shape)]
         layer.set_weights([*weights, bias] if layer.use_bias else weights)
         if norm is not None:
@@ -39,42 +37,42 @@ def set_weights(graph: Graph, pairs: Pairs) -> None:
             norm.trainable = False
 
 
+def own_weights(graph: Graph, found: Step) -> tuple[np.ndarray, np.ndarray]:
+    """A file's kernel and bias in units of the Keras model, for what the file itself reads."""
+    source = found.sources[0]
+    kernel, bias = kernel_of(graph, found.operator), bias_of(graph, found.operator)
+    kernel = kernel * np.float32((source.factor if source else 1.0) / found.factor)
+    return kernel, bias / np.float32(found.factor) - np.float32(found.offset)
+
+
 def set_kernel_grids(graph: Graph, twin: keras.Model, pairs: Pairs) -> None:
     """Gives each kernel the file's grid: one for all channels, or those of the channels to the last bit."""
     for found, step in pairs:
         if step.layer is None or not hasattr(step.layer, "kernel"):
             continue
-        entry, tensor = graph.operands(found.operator)[:2]
-        assert entry and tensor  # a convolution has both
-        source, layer = found.sources[0], twin.get_layer(step.layer.name)
+        tensor, source, layer = graph.operand(found.operator, 1), found.sources[0], twin.get_layer(step.layer.name)
         scales = tensor.scales * np.float64((source.factor if source else 1.0) / found.factor)
-        if source is None:
-            scales = _scales_of_pixels(entry.scales[0], tensor.scales, _pixel_step(twin))
-        zero, limits = int(tensor.zero_points[0]), np.iinfo(tensor.dtype)
-        if len(scales) == 1:
-            layer.kernel_range = (limits.min - zero) * scales[0], (limits.max - zero) * scales[0]
-        elif not tensor.zero_points.any():
-            _stretch(layer, scales)
+        limits, one_for_all = np.iinfo(tensor.dtype), len(scales) == 1
+        if one_for_all or not _stretch(layer, scales):
+            low, high = ((end - tensor.zero_points) * scales for end in (limits.min, limits.max))
+            layer.kernel_range = (low.item(), high.item()) if one_for_all else (tuple(low), tuple(high))
 
 
-def _pixel_step(twin: keras.Model) -> np.float32:
-    return next(np.float32(layer.scale) for layer in twin.layers if isinstance(layer, InputQuant))
-
-
-def _scales_of_pixels(entry: np.float32, scales: np.ndarray, step: np.float32) -> np.ndarray:
-    """Scales of the first kernel for pixels of another step, with which the runtime comes to the same products."""
-    wanted = entry * scales
-    return _those_beside(wanted.astype("float64") / step, lambda scale: scale * step == wanted)
-
-
-def _stretch(layer: Any, scales: np.ndarray) -> None:
-    """Makes a scale out of the largest value of each channel, which has lost the last bit of it, again."""
+def _stretch(layer: Any, scales: np.ndarray) -> bool:
+    """Gives the largest value of each channel back the last bit that it lost; says whether they make all the scales."""
     kernel = np.array(layer.kernel)
     channels = kernel.reshape(-1, len(scales)) if layer.kernel_axes == (0, 1) else kernel.reshape(-1, kernel.shape[-1])
     steps = scales.astype("float32")
-    ends = _those_beside(scales * 127, lambda end: np.float32(end.astype("float64") / 127) == steps)
+
+    def makes(ends: np.ndarray) -> np.ndarray:  # rounded to the grid that they make, they give the file's
+        rounded = np.float32(127) * (ends.astype("float32") * np.float32(1 / 127))
+        return np.float32(rounded.astype("float64") / 127) == steps
+
+    ends = _those_beside(scales * 127, makes)
     is_end = np.abs(np.abs(channels) - ends) < scales / 2
-    layer.kernel.assign(np.where(is_end, np.sign(channels) * ends, channels).reshape(kernel.shape))
+    stretched = np.where(is_end, np.sign(channels) * ends, channels).astype("float32")
+    layer.kernel.assign(stretched.reshape(kernel.shape))
+    return bool(makes(np.abs(stretched).max(0)).all())
 
 
 def _those_beside(values: np.ndarray, fits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -85,21 +83,50 @@ def _those_beside(values: np.ndarray, fits: Callable[[np.ndarray], np.ndarray]) 
     return found.astype("float64")
 
 
-def _for_normalized_pixels(entry: Tensor, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first kernel and bias for images in [-1, 1] instead of `scale * (pixel - zero point)`."""
-    scale = float(entry.scales[0])
-    zero_point = _zero(entry)
-    offset = scale * (127.5 - zero_point)  # of the middle of [-1, 1]
-    return kernel * np.float32(127.5 * scale), bias + np.float32(offset) * kernel.sum((0, 1, 2))
+def reads_pixels(found: Step) -> bool:
+    """Whether a step reads the image, or what constants made of it."""
+    source = found.sources[0]
+    return source is None or source.kind == "front"
 
 
-def pixel_zero(graph: Graph) -> int:
-    """The pixel that stands for 0 in a file, which is what convolutions pad with."""
-    return _zero(graph.tensors[graph.inputs[0]])
+def fronts_of(found: Step) -> list[Step]:
+    """The constant factors and sums between the image and the step that reads it, in order."""
+    fronts: list[Step] = []
+    while (source := (fronts or [found])[0].sources[0]) is not None:
+        fronts.insert(0, source)
+    return fronts
 
 
-def _zero(entry: Tensor) -> int:
-    return int(entry.zero_points[0]) - np.iinfo(entry.dtype).min
+def entry_of(graph: Graph, found: Step) -> Tensor:
+    """The integers that a file begins with, those of its pixels or what a float image is rounded to."""
+    first = (fronts_of(found) or [found])[0].operator
+    return next(one for one in graph.operands(first) if one is not None and not one.is_constant)
+
+
+def takes_floats(graph: Graph) -> bool:
+    """Whether a file rounds its image itself."""
+    return graph.tensors[graph.inputs[0]].is_float
+
+
+def pixels_of(graph: Graph, found: Step) -> tuple[float, float]:
+    """(scale, offset) that make of an image in [-1, 1] the real values of a file's pixels, 0 the lowest of them."""
+    entry = entry_of(graph, found)
+    scale, zero_point = float(entry.scales[0]), int(entry.zero_points[0]) - np.iinfo(entry.dtype).min
+    usual = observed(scale * (np.array([0, 255]) - zero_point)) if takes_floats(graph) else None
+    if usual is not None:  # of which a calibration may have seen less than all
+        return (usual.range[1] - usual.range[0]) / 2, sum(usual.range) / 2
+    return 127.5 * scale, scale * (127.5 - zero_point)
+
+
+def _for_normalized_pixels(
+    graph: Graph, found: Step, kernel: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first kernel and bias for images in [-1, 1] instead of what the file makes of its pixels."""
+    scale, offset = pixels_of(graph, found)
+    for one in fronts_of(found):
+        is_factor = one.operator.name == "MUL"
+        scale, offset = (scale * one.constant, offset * one.constant) if is_factor else (scale, offset + one.constant)
+    return kernel * np.float32(scale), bias + np.float32(offset) * kernel.sum((0, 1, 2))
 
 
 def means_in_file(content: bytes, pairs: Pairs, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -137,12 +164,11 @@ def measure_statistics(model: keras.Model, pairs: Pairs, images: np.ndarray) -> 
         norm.trainable = True
 
 
-def set_ranges(twin: keras.Model, pairs: Pairs) -> None:
-    """Gives each quantizer the range of the file's tensor of the same value."""
-    values = {name: found for found, step in pairs for name in step.names}
+def set_ranges(twin: keras.Model, steps: Mapping[str, Step]) -> None:
+    """Gives each quantizer the range of the file's tensor of the same value, by the name of the layer that has it."""
     for node in KerasGraph.of(twin).nodes:
         if isinstance(node.layer, FakeQuant) and node.layer.fixed_range is None:
-            found = values[node.inputs[0].name]
+            found = steps[node.inputs[0].name]
             node.layer.set_range(*float32_range(*found.range, np.float32(found.tensor.scales[0] / found.factor)))
 
 

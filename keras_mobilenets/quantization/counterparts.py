@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.layers import HardSwish
-from keras_mobilenets.quantization.forms import Scaling
+from keras_mobilenets.quantization.forms import Join, Scaling
 from keras_mobilenets.quantization.roles import Role, is_plain_resize, role_of
 
 _L = keras.layers
@@ -144,6 +144,7 @@ _FORMS: tuple[tuple[Any, Any], ...] = (
     (_L.Add, _plain("ADD")),
     (_L.Subtract, _plain("SUB")),
     (_L.Multiply, _plain("MUL")),
+    (Join, lambda layer, value, shape: ("CONCATENATION", {"axis": layer.axis % len(shape)}, [], False)),
     (_L.Concatenate, lambda layer, value, shape: ("CONCATENATION", {"axis": layer.axis % len(shape)}, [], True)),
     (_L.Maximum, _plain("MAXIMUM", True)),
     (_L.Minimum, _plain("MINIMUM", True)),

@@ -29,6 +29,24 @@ class Scaling(keras.layers.Rescaling):
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
+class Join(keras.layers.Concatenate):
+    """A concatenation of parts that each have a grid of their own, and which rounds them to one.
+
+    Converters of today round the parts before they are joined; those that wrote uint8 files let the runtime do it.
+
+    Args:
+        axis: along which.
+
+    Input shape: several of the same shape but for the axis. Output shape: that of the whole.
+
+    Example:
+
+    >>> Join()([np.zeros((1, 2), "float32"), np.ones((1, 1), "float32")]).numpy()
+    array([[0., 0., 1.]], dtype=float32)
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
 class Clip(keras.layers.Layer):
     """`min(max(x, low), high)`.
 

@@ -18,7 +18,7 @@ from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization.counterparts import form_of, moved
 from keras_mobilenets.quantization.deploy import ConstantFakeQuant, Deployment, check
 from keras_mobilenets.quantization.settings import UNFUSED_HARD_SWISH
-from keras_mobilenets.quantization.twin import target_for
+from keras_mobilenets.quantization.twin import settings_of, target_for
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor
 
 LARGEST_BIAS = (2**31 - 1) // 2
@@ -42,8 +42,8 @@ class Value:
         sources: its operands, tensors or arrays.
         options: its options.
         weights: kernel and bias of a convolution.
-        rounded: the kernel on a grid of its own before anything is folded into it, and the grid's step; None where the
-            grid follows from the kernel.
+        rounded: the kernel on a grid of its own before anything is folded into it, and the grid's step or steps; None
+            where the grid follows from the kernel.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Value:
     sources: list[Any] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     weights: list[np.ndarray] = field(default_factory=list)
-    rounded: tuple[np.ndarray, float] | None = None
+    rounded: tuple[np.ndarray, Any] | None = None
 
     dtype = "float32"
 
@@ -79,6 +79,9 @@ def _with_uint8_ends(graph: Graph) -> Graph:
     first, last = [], []
     for index in dict.fromkeys((*graph.inputs, *graph.outputs)):
         tensor = tensors[index]
+        if tensor.dtype == "uint8":
+            ends[index] = index
+            continue
         ends[index] = len(tensors)
         tensors.append(replace(tensor, index=ends[index], dtype="uint8", zero_points=tensor.zero_points + 128))
         number = len(graph.operators) + len(ends)
@@ -94,6 +97,8 @@ class IntegerDeployment(Deployment):
     """Walks the graph as deployment does, and writes operations on integers instead of making float layers."""
 
     graph: KerasGraph
+    shift = 0
+    """What the integers of feature maps have more than int8."""
 
     @classmethod
     def of(cls, model: keras.Model, graph: KerasGraph) -> IntegerDeployment:
@@ -106,7 +111,7 @@ class IntegerDeployment(Deployment):
         if bits != 8:
             raise NotInteger(f"its feature maps have {bits} bits")
         deployment = cls(graph, bits, fused_hard_swish=target_for(model) not in UNFUSED_HARD_SWISH)
-        deployment.graph = graph
+        deployment.graph, deployment.shift = graph, 128 * settings_of(model).unsigned
         return deployment
 
     def run(self) -> Graph:
@@ -154,7 +159,7 @@ class IntegerDeployment(Deployment):
     def move(self, args: tuple, function: Any) -> Any:
         """What only moves values is computed as it is, on integers: a value, or one for each output."""
         (source,) = (one.grid() for one in args if isinstance(one, Value))
-        grid = self.steps[source.index], int(source.zero_points[0])
+        grid = self.grid_of(source)
         outputs = keras.tree.flatten(self.node.tensor)
         values = [
             self.finish(
@@ -172,13 +177,17 @@ class IntegerDeployment(Deployment):
         grid = activation_grid(low, high)
         if value.tensor is None:
             return self.finish(value, grid)
-        if (value.tensor.scales[0], value.tensor.zero_points[0]) == (np.float32(grid[0]), grid[1]):
+        if np.float32(grid[0]) == value.tensor.scales[0] and grid[1] == self.grid_of(value.tensor)[1]:
             return value
         return self.finish(Value(value.shape, name="QUANTIZE", sources=[value.tensor]), grid)
 
+    def grid_of(self, tensor: Tensor) -> tuple[float, int]:
+        """Scale, in float64, and zero point of a feature map, as if it were int8."""
+        return self.steps[tensor.index], int(tensor.zero_points[0]) - self.shift
+
     def finish(self, value: Value, grid: tuple[float, int]) -> Value:
         """Writes the operation that waits, now that the grid of its output is known."""
-        tensor = self.add(value.shape, *grid)
+        tensor = self.add(value.shape, grid[0], grid[1] + self.shift, "uint8" if self.shift else "int8")
         self.steps[tensor.index] = grid[0]
         if not value.sources:
             self.starts.append(tensor)
@@ -221,8 +230,9 @@ class IntegerDeployment(Deployment):
         scale, zero_point = float(np.abs(value).max()) / 127.0 or 1.0, 0
         if not symmetric:
             scale, zero_point = activation_grid(min(float(value.min()), 0.0), max(float(value.max()), 0.0))
-        data = np.clip(half_away(value / scale) + zero_point, -128, 127).astype("int8")
-        return self.add(value.shape, scale, zero_point, data=data)
+        dtype = "uint8" if self.shift else "int8"
+        data = self.shift + np.clip(half_away(value / scale) + zero_point, -128, 127)
+        return self.add(value.shape, scale, zero_point + self.shift, dtype, data.astype(dtype))
 
     def kernel_and_bias(self, source: Tensor, value: Value) -> list[Tensor]:
         """The kernel's integers, one grid for each output channel, and the bias in units of the accumulator."""
@@ -268,7 +278,7 @@ class IntegerDeployment(Deployment):
         waiting = Value(_shape(self.node), None, name, [*sources, *constants], options, list(map(np.asarray, weights)))
         if not keeps_grid:
             return waiting
-        return self.finish(waiting, (self.steps[sources[0].index], int(sources[0].zero_points[0])))
+        return self.finish(waiting, self.grid_of(sources[0]))
 
 
 def activation_grid(low: float, high: float) -> tuple[float, int]:
@@ -289,12 +299,13 @@ def kernel_scales(kernel: np.ndarray, axis: int, bias: np.ndarray, step: float) 
     return np.where(bias < LARGEST_BIAS * scales * step, scales, bias / LARGEST_BIAS / step)
 
 
-def folded_grid(kernel: np.ndarray, axis: int, rounded: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Scales and integers of a kernel that was rounded to one grid and then multiplied by a factor for each channel."""
+def folded_grid(kernel: np.ndarray, axis: int, rounded: np.ndarray, step: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and integers of a kernel that was rounded to a grid and then multiplied by a factor for each channel."""
     others = tuple(number for number in range(kernel.ndim) if number != axis)
     before, after = (np.abs(one.astype("float64")).max(others) for one in (rounded, kernel))
     factors = np.where(before > 0, after / np.where(before > 0, before, 1.0), 1.0)
-    return factors * step, half_away(rounded / step).astype("int16")
+    integers = rounded / np.reshape(step, [-1 if number == axis else 1 for number in range(kernel.ndim)])
+    return factors * step, half_away(integers).astype("int16")
 
 
 def half_away(values: Any) -> Any:

@@ -13,7 +13,13 @@ from keras import ops
 from keras_mobilenets.arguments import check_integers, check_numbers, check_range
 from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.convolution import Conv2D, convolve
-from keras_mobilenets.quantization.grid import fake_quant, fake_quant_kernel, grid_around, kernel_scale
+from keras_mobilenets.quantization.grid import (
+    fake_quant,
+    fake_quant_kernel,
+    fake_quant_of_operations,
+    grid_around,
+    kernel_scale,
+)
 
 LORA = ("lora_rank", "lora_alpha")  # of weights beside a kernel, which a copy has in its kernel
 
@@ -31,8 +37,8 @@ class QuantKernel(keras.layers.Layer):
             in the integer model, where it is an int32 in units of input scale times kernel scale.
         bias_offset: what deployment adds to the bias before it is rounded.
         normalized: whether a batch normalization follows, which rounds the bias that the two come to.
-        kernel_range: (low, high) of one grid of 256 values for the whole kernel, as files of uint8 have; by default
-            there is a symmetric one for each output channel, as files that are made today have.
+        kernel_range: (low, high) of the grid of 256 values that a file has, numbers for the whole kernel or tuples with
+            one for each output channel; by default each of these has a symmetric grid that its largest value ends.
     """
 
     float_class: type[keras.layers.Layer]
@@ -75,17 +81,21 @@ class QuantKernel(keras.layers.Layer):
         if quantizer is None:
             return None
         if self.kernel_range is not None:
-            channels = [
-                self.kernel.shape[axis] for axis in range(len(self.kernel.shape)) if axis not in self.kernel_axes
-            ]
-            return quantizer.scale * ops.full((int(np.prod(channels)),), self.kernel_step)
+            steps = np.broadcast_to(self.kernel_step, int(np.prod(self._channels)))
+            return quantizer.scale * ops.convert_to_tensor(steps, "float32")
         scales = kernel_scale(ops.cast(self.kernel, "float32"), self.kernel_axes, self.weight_bits)
         return quantizer.scale * ops.reshape(scales, (-1,))
 
     @property
-    def kernel_step(self) -> float | None:
-        """The step of the grid that the whole kernel has, if it has one."""
-        return None if self.kernel_range is None else (self.kernel_range[1] - self.kernel_range[0]) / 255.0
+    def _channels(self) -> list[int]:
+        """The sizes of the kernel's axes of output channels."""
+        return [size for axis, size in enumerate(self.kernel.shape) if axis not in self.kernel_axes]
+
+    @property
+    def kernel_step(self) -> Any:
+        """The step of the grid that `kernel_range` gives, for the whole kernel or each output channel."""
+        low, high = (np.asarray(end, "float64") for end in self.kernel_range or (0.0, 0.0))
+        return (high - low) / 255.0
 
     def added_bias(self, kernel: Any) -> Any:
         """What is added to the sum of products, in float32: the bias and the share of `input_shift`."""
@@ -103,7 +113,10 @@ class QuantKernel(keras.layers.Layer):
         kernel = ops.cast(self.kernel, "float32")
         if self.kernel_range is not None:
             low, high = self.kernel_range
-            return fake_quant(kernel, low, high)
+            if np.ndim(low) == 0:
+                return fake_quant(kernel, low, high)
+            shape = [1 if axis in self.kernel_axes else size for axis, size in enumerate(kernel.shape)]
+            return fake_quant_of_operations(kernel, *(np.reshape(end, shape).astype("float32") for end in (low, high)))
         return fake_quant_kernel(kernel, self.kernel_axes, self.weight_bits)
 
     def linear(self, inputs: Any, kernel: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.layers import HardSigmoid, HardSwish
-from keras_mobilenets.quantization.forms import Clip
+from keras_mobilenets.quantization.forms import Clip, Scaling
 from keras_mobilenets.quantization.fronts import Affine, affine_of, is_scalar_scaling
 from keras_mobilenets.quantization.kinds import lower_kinds, unwrap
 from keras_mobilenets.quantization.roles import KERNEL_LAYERS
@@ -244,7 +244,9 @@ def _constant(operand: Any, shape: tuple[int | None, ...]) -> Any:
 def is_scaling(node: Node, scale: float, offset: float) -> bool:
     """Whether the node computes `scale * x + offset`."""
     layer = node.layer
-    return is_scalar_scaling(layer) and (abs(layer.scale - scale) < 1e-6 and abs(layer.offset - offset) < 1e-6)
+    if isinstance(layer, Scaling) or not is_scalar_scaling(layer):
+        return False  # the first is in its integer form already
+    return abs(layer.scale - scale) < 1e-6 and abs(layer.offset - offset) < 1e-6
 
 
 def is_relu(layer: Any, *maxima: float | None) -> bool:

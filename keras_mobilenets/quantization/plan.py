@@ -9,6 +9,7 @@ import keras
 from keras_mobilenets.graph import Graph, Item, Node
 from keras_mobilenets.layers import LayerScale
 from keras_mobilenets.quantization.config import QuantizeConfig
+from keras_mobilenets.quantization.forms import Scaling
 from keras_mobilenets.quantization.fronts import fronts_of
 from keras_mobilenets.quantization.lower import is_relu
 from keras_mobilenets.quantization.operations import Readers
@@ -164,7 +165,7 @@ class Plan:
         if role is Role.PRODUCT:
             return len(node.inputs) == 2 and all(map(self._may_be_symmetric, _need_symmetry(node)))
         if role is Role.COMBINE:
-            return len(node.inputs) == 2
+            return len(node.inputs) == 2 or isinstance(node.layer, Scaling)
         if isinstance(node.layer, LayerScale):
             return any(self.fuses(source) for source in node.inputs)
         if isinstance(node.layer, keras.layers.Softmax):

@@ -12,7 +12,7 @@ import numpy as np
 from keras_mobilenets.graph import Item
 from keras_mobilenets.layers import HardSigmoid, HardSwish, LayerScale
 from keras_mobilenets.layers.convolution import Conv2D
-from keras_mobilenets.quantization.forms import ArgMax, Clip, Scaling
+from keras_mobilenets.quantization.forms import ArgMax, Clip, Join, Scaling
 from keras_mobilenets.quantization.layers import QuantHardSigmoid, QuantHardSwish, QuantKernel
 from keras_mobilenets.quantization.quantizers import FakeQuant, InputQuant
 
@@ -32,7 +32,7 @@ class Role(enum.Enum):
     RELU = enum.auto()  # clipping, which the operation before it does on its way out
     HARD_SIGMOID = enum.auto()
     HARD_SWISH = enum.auto()
-    COMBINE = enum.auto()  # addition, subtraction, multiplication
+    COMBINE = enum.auto()  # addition, subtraction, multiplication, of two feature maps or by a constant
     JOIN = enum.auto()  # concatenation, maximum: all inputs must be on the grid of the output
     AVERAGE = enum.auto()  # global average: requantizes
     SAME_GRID = enum.auto()  # averages or interpolates, and rounds to the grid of its input
@@ -85,11 +85,12 @@ _ROLES: tuple[tuple[Role, tuple[type, ...]], ...] = (
     (Role.HARD_SWISH, (HardSwish, QuantHardSwish)),
     (Role.NORM, (_L.BatchNormalization,)),
     (Role.RELU, (_L.ReLU,)),
-    (Role.COMBINE, (_L.Add, _L.Subtract, _L.Multiply)),
+    (Role.COMBINE, (_L.Add, _L.Subtract, _L.Multiply, Scaling)),
+    (Role.REQUANTIZE, (Join,)),  # which is a Concatenate, too
     (Role.JOIN, (_L.Concatenate, _L.Maximum, _L.Minimum)),
     (Role.AVERAGE, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalAveragePooling3D)),
     (Role.SAME_GRID, (_L.AveragePooling2D, _L.UpSampling2D)),
-    (Role.REQUANTIZE, (_L.LeakyReLU, _L.PReLU, Scaling, Clip)),
+    (Role.REQUANTIZE, (_L.LeakyReLU, _L.PReLU, Clip)),
     (Role.BOUNDED, (_L.Softmax,)),
     (Role.MOVE, (_L.Reshape, _L.Flatten, _L.Permute, _L.RepeatVector, _L.UpSampling1D, _L.UpSampling3D)),
     (Role.MOVE, (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D, _L.Cropping1D, _L.Cropping2D, _L.Cropping3D)),

@@ -21,7 +21,12 @@ InputRange = Ends | dict[str, Ends | None] | None
 
 @dataclass(frozen=True)
 class Settings:
-    """What `quantize_model` was asked for; its docstring says what each means."""
+    """What `quantize_model` was asked for; its docstring says what each means.
+
+    Attributes:
+        unsigned: whether the integers of feature maps are uint8, as in a file that `from_tflite` read: the same grids,
+            on which halves are rounded away from another 0.
+    """
 
     input_range: InputRange = None
     weight_bits: int = 8
@@ -29,6 +34,7 @@ class Settings:
     symmetric: bool = False
     observer: str | Observer = "moving_average"
     target: str = "xnnpack"
+    unsigned: bool = False
 
     def __post_init__(self):
         check_target(self.target)
