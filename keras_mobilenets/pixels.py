@@ -17,6 +17,7 @@ NETWORKS: dict[tuple[str, str], tuple[float, float]] = {}
 """What the first convolution of a network takes, by its name and that of a layer behind; each family tells its own."""
 
 _CLOSE = 0.02  # of the range: 1 / 127.5 and 1 / 128 mean the same, and so does an untrained batch normalization
+_ROUNDING = 1e-6  # of float32
 _CENTRED = 0.04  # 0 that is farther than this share of the range from both its ends lies within it
 _SAMPLE = 4  # as many images as it takes to know; more would cost time in a large batch
 _LARGEST_SCALED = 4.0  # scaled images reach 1, those scaled by ImageNet's mean and deviation 2.7: beyond it is pixels
@@ -177,12 +178,14 @@ class _Front:
     Attributes:
         reached: for each probe the values in each channel that come out; empty where that cannot be known.
         wanted: the range that what reads them is known to want, or None.
+        is_rounded: whether it is a quantizer that reads them, which wants just this range.
         is_bare: whether the first layer gets the image as it is.
     """
 
     def __init__(self, model: Any, name: str | None):
         self.reached: dict[float, np.ndarray] = {}
         self.wanted: tuple[float, float] | None = None
+        self.is_rounded = False
         self.graph = _graph_of(model)
         image = self._image(name)
         self.takes_integers = image is not None and "int" in str(image.tensor.dtype)
@@ -218,7 +221,7 @@ class _Front:
             layer = node.layer
             quantizer = getattr(layer, "pixel_range", None)
             if quantizer or any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ())):
-                self.wanted = quantizer or self._wanted_by_network(node.name)
+                self.wanted, self.is_rounded = quantizer or self._wanted_by_network(node.name), bool(quantizer)
                 array = keras.ops.convert_to_numpy(values[node.inputs[0]]).astype(float)
                 return np.median(array.reshape(-1, array.shape[-1]), axis=0)  # padding is at the borders only
             args, kwargs = node.substitute(values.__getitem__)
@@ -242,8 +245,10 @@ class _Front:
             return PixelScale(1.0, 0.0)
         if not self.reached:
             return None
+        if self.is_bare and self.wanted and not self.is_rounded:
+            return PixelScale.between(*self.wanted)
         if self.is_bare:
-            return PixelScale.between(*self.wanted) if self.wanted else None
+            return self._solved()
         for ends in (self.wanted, *CONVENTIONS[1:]):
             for black, white in CONVENTIONS:
                 if ends and np.allclose(
@@ -268,7 +273,9 @@ class _Front:
         scale = self.reached[1.0] - offset
         if self.wanted is None or not np.all(scale) or not np.allclose(self.reached[255.0], 255 * scale + offset):
             return None
-        return PixelScale.between(*((end - offset) / scale for end in self.wanted))
+        ends = [(end - offset) / scale for end in self.wanted]
+        usual = (one for one in CONVENTIONS if np.allclose(ends, np.reshape(one, (2, 1)), atol=_ROUNDING))
+        return PixelScale.between(*next(usual, ends))
 
 
 def _graph_of(model: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.integer.layer import IntegerInput, IntegerOutput
+from keras_mobilenets.integer.layer import IntegerInput, IntegerOutput, NotInteger
 from keras_mobilenets.integer.steps import MAKERS, Place, Step, quantization_of
 from keras_mobilenets.tflite.edit.endings import in_front_of_softmax
 from keras_mobilenets.tflite.file import Graph, Operator, Tensor
@@ -68,11 +68,11 @@ def steps_of(graph: Graph, operator: Operator, kernels: str) -> list[tuple[Tenso
     """What computes each of an operator's outputs.
 
     Raises:
-        ValueError: there is no arithmetic for it.
+        NotInteger: there is no arithmetic for it.
     """
     make = MAKERS.get(operator.name)
     if make is None:
-        raise ValueError(
+        raise NotInteger(
             f"There is no integer arithmetic for operation {operator.index}, {operator.name}. "
             f"Known: {', '.join(sorted(MAKERS))}."
         )

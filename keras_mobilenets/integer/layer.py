@@ -20,6 +20,10 @@ EXACT = 2**24  # integers up to here, and sums of them in any order, are exact i
 KERNELS = ("xnnpack", "reference")
 
 
+class NotInteger(ValueError):
+    """Something has no form in the runtime's integer arithmetic, for good or until it has ranges."""
+
+
 @dataclass(frozen=True)
 class Quantization:
     """How a tensor's integers stand for real numbers: real = scale * (stored - zero point)."""

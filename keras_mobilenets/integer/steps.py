@@ -20,7 +20,7 @@ from keras_mobilenets.integer.arithmetic import (
     number_line,
 )
 from keras_mobilenets.integer.convolution import IntegerConvolution, largest_sums, split_channels
-from keras_mobilenets.integer.layer import EXACT, Quantization
+from keras_mobilenets.integer.layer import EXACT, NotInteger, Quantization
 from keras_mobilenets.integer.moving import IntegerMove
 from keras_mobilenets.integer.tables import FUNCTIONS, IntegerConcatenation, IntegerTable
 from keras_mobilenets.integer.windows import IntegerAveragePool, IntegerMaxPool, IntegerResize
@@ -68,8 +68,8 @@ class Place:
         """Of the output, without the batch."""
         return list(self.results[0].shape[1:])
 
-    def error(self, reason: str) -> ValueError:
-        return ValueError(f"Operation {self.operator.index}, {self.operator.name}, {reason}.")
+    def error(self, reason: str) -> NotInteger:
+        return NotInteger(f"Operation {self.operator.index}, {self.operator.name}, {reason}.")
 
     def numbers(self, place: int) -> list[int]:
         """The integers of a constant operand, for instance of axes."""
@@ -380,10 +380,10 @@ def quantization_of(tensor: Tensor) -> Quantization:
     """The grid of a tensor.
 
     Raises:
-        ValueError: it has none, or several.
+        NotInteger: it has none, or several.
     """
     if len(tensor.scales) != 1 or tensor.dtype not in ("int8", "uint8", "int16"):
-        raise ValueError(
+        raise NotInteger(
             f"The file is not full-integer: tensor {tensor.index} ({tensor.name or 'unnamed'}) is {tensor.dtype}"
             + ("." if tensor.is_float else f" with {len(tensor.scales)} scales.")
         )

@@ -165,7 +165,7 @@ class Written:
         layer.set_weights([*weights, bias] if layer.use_bias else weights)
 
     def _own_layers(self, step: Step) -> tuple[Any, Any]:
-        """The layer with the kernel, and the normalization behind it, of a model that may be a copy of the matched one."""
+        """The kernel's layer and its normalization in this model, which may be a copy of the one that matched."""
         layers = {node.name: node.layer for node in self._graph.nodes}
         return layers[step.layer.name], step.norm and layers[step.norm.name]
 

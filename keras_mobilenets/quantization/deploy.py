@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.graph import Graph, Node
+from keras_mobilenets.integer.layer import NotInteger
 from keras_mobilenets.layers import HardSwish, inline
 from keras_mobilenets.layers.plain import give_weights
 from keras_mobilenets.quantization.config import QuantWeights
@@ -123,7 +124,7 @@ def deployable(model: keras.Model, *, target: str | None = None) -> keras.Model:
 
 
 def check(graph: Graph) -> int:
-    """Raises a ValueError if the model cannot be deployed; returns the width of its feature maps in bits."""
+    """Raises a `NotInteger` if the model cannot be deployed; returns the width of its feature maps in bits."""
     widths = set()
     for node in graph.nodes:
         layer = node.layer
@@ -132,13 +133,13 @@ def check(graph: Graph) -> int:
         if isinstance(layer, FakeQuant):
             widths.add(layer.bits)
         if isinstance(layer, QuantKernel | QuantWeights) and layer.weight_bits != 8:
-            raise ValueError(
+            raise NotInteger(
                 f"Layer {layer.name!r} has weights of {layer.weight_bits} bits, which is a simulation: no converter "
                 "stores such weights. Quantize with weight_bits=8 to deploy."
             )
     widths = widths or {8}  # where only pixels are rounded
     if widths not in ({8}, {16}):
-        raise ValueError(
+        raise NotInteger(
             "Runtimes compute with feature maps of 8 bits or of 16, the same throughout. "
             f"This model has {sorted(widths)}."
         )
@@ -251,7 +252,7 @@ class Deployment:
         config = layer.float_config() if quantized else layer.get_config()
         weights = [kernel.astype("float32"), _not_uniform(bias.astype("float32"))]
         if not all(np.all(np.abs(one) < _TOO_LARGE) for one in weights):  # of which, and of NaN, runtimes die
-            raise ValueError(
+            raise NotInteger(
                 f"Layer {layer.name!r} has weights that are not finite numbers, once the normalization behind it is "
                 "folded in: moving variances below 0, or numbers that are too large. Train the model anew."
             )

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.integer.layer import NotInteger
+
 
 class ExactInference:
     """Mixed into a model: at inference it is computed by an `IntegerView`, as soon as it has ranges.
@@ -150,7 +152,7 @@ class _Exactness:
             if self.view is None or not self.view.refresh():
                 with _scope(model):
                     self.view = IntegerView(model)
-        except ValueError as error:
+        except NotInteger as error:
             return str(error)
         return None
 

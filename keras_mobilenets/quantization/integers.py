@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_mobilenets.graph import Graph as KerasGraph
 from keras_mobilenets.graph import Item, Node
+from keras_mobilenets.integer.layer import NotInteger
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization.counterparts import form_of, moved
 from keras_mobilenets.quantization.deploy import ConstantFakeQuant, Deployment, check
@@ -25,10 +26,6 @@ LARGEST_BIAS = (2**31 - 1) // 2
 """In units of the accumulator; where a bias is larger, the converter widens the kernel's grid until it is not."""
 SMALLEST_SPAN = 1e-6
 """Of a kernel's range, to the converter."""
-
-
-class NotInteger(ValueError):
-    """A model computes something that the integer graph has no form of."""
 
 
 @dataclass
@@ -105,7 +102,7 @@ class IntegerDeployment(Deployment):
         """Of a quantized model, whose flat view has the graph.
 
         Raises:
-            ValueError: it has no ranges yet, or not 8 bits.
+            NotInteger: it has no ranges yet, or not 8 bits.
         """
         bits = check(graph)
         if bits != 8:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_mobilenets.arguments import check_integers, check_pair, check_range
+from keras_mobilenets.integer.layer import NotInteger
 from keras_mobilenets.layers.replicas import parts
 from keras_mobilenets.pixels import CONVENTIONS, observed
 from keras_mobilenets.quantization.grid import (
@@ -51,9 +52,9 @@ class Quantizer(keras.layers.Layer):
         return {**super().get_config(), **{name: value for name, value in own.items() if value is not None}}
 
     def require_finite(self, ends: tuple[float, ...]) -> None:
-        """Raises a ValueError if values of no number were seen."""
+        """Raises a `NotInteger` if values of no number were seen."""
         if not np.isfinite(ends).all():
-            raise ValueError(
+            raise NotInteger(
                 f"Layer {self.name!r} saw values that are not finite numbers (NaN or infinity): either the data hold "
                 "some, or the weights before it do."
             )
@@ -191,9 +192,9 @@ class FakeQuant(Quantizer):
         self.observed.assign([low, high, 1.0])
 
     def check(self) -> None:
-        """Raises a ValueError if there is no range yet."""
+        """Raises a `NotInteger` if there is no range yet."""
         if self.range is None:
-            raise ValueError(
+            raise NotInteger(
                 f"Layer {self.name!r} has no range yet: train the model, or call `calibrate(model, data)`."
             )
         self.require_finite(self.range)
@@ -322,7 +323,7 @@ class InputQuant(Quantizer):
         self.seen_high.assign(0.0)
 
     def check(self) -> None:
-        """Raises a ValueError if the images that were seen do not fit the range."""
+        """Raises a `NotInteger` if the images that were seen do not fit the range."""
         slack = 0.25 * (self.high - self.low)  # what bicubic resizing and colour augmentation overshoot at most
         seen = tuple(float(ops.convert_to_numpy(end)) for end in (self.seen_low, self.seen_high))
         self.require_finite(seen)
@@ -336,7 +337,7 @@ class InputQuant(Quantizer):
             given, fits = usual.range, usual.range == expected
         if not fits:
             found, wanted = (f"{low:g}, {high:g}" for low, high in (given, expected))
-            raise ValueError(
+            raise NotInteger(
                 f"The model saw inputs in [{found}], but is quantized for [{wanted}]. Give it images as it was "
                 "trained on (see `preprocess_input`), or pass their range: "
                 f"quantize_model(model, input_range=({found}))."

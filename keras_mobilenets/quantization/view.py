@@ -30,7 +30,7 @@ class IntegerView:
         logits: the same without the softmax of its outputs; None where it has none.
 
     Raises:
-        ValueError: the quantized model has no ranges yet, or computes something that has no integer form.
+        NotInteger: the quantized model has no ranges yet, or computes something that has no integer form.
     """
 
     def __init__(self, model: keras.Model):
