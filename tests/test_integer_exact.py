@@ -7,6 +7,8 @@ from keras import layers
 from runs import slow_but
 
 import keras_mobilenets as km
+from keras_mobilenets.pixels import PixelScale
+from keras_mobilenets.quantization import view
 from keras_mobilenets.tflite import TFLiteModel
 
 SIZE = 36
@@ -146,3 +148,27 @@ def test_exact_needs_ranges_and_integers():
     km.calibrate(narrow, pixels(2) / np.float32(127.5) - 1)
     with pytest.raises(ValueError, match="weights of 4 bits"):
         narrow.exact = True
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1 / 127.5, -1.0)])
+def test_halves_of_pixels_fall_as_in_the_file(scale, offset):
+    """Resized pictures are full of them, and scaling moves them by a rounding error to either side."""
+    inputs = keras.Input((8, 8, 3))
+    front = layers.Rescaling(1 / 127.5, -1)(inputs) if scale == 1 else inputs
+    model = keras.Model(inputs, layers.Conv2D(3, 1, kernel_initializer="identity")(front))
+    halves = np.random.default_rng(0).integers(0, 255, (16, 8, 8, 3)) + np.float32(0.5)
+    images = (halves * np.float32(scale) + np.float32(offset)).astype("float32")
+    twin = km.quantize_model(model)
+    km.calibrate(twin, images)
+    taken = PixelScale.of(twin)
+    np.testing.assert_array_equal(twin.predict(images, verbose=0), twin.predict(taken(taken.pixels(images)), verbose=0))
+
+
+def test_only_what_has_no_integers_makes_a_model_inexact(monkeypatch):
+    inputs = keras.Input((4,))
+    twin = km.quantize_model(keras.Model(inputs, layers.Dense(2)(inputs)))
+    assert not twin.exact and "no range yet" in twin.inexact_reason
+    km.calibrate(twin, np.ones((2, 4), "float32"))
+    monkeypatch.setattr(view, "IntegerView", lambda model: int("a fault"))
+    with pytest.raises(ValueError, match="a fault"):
+        twin.predict(np.ones((2, 4), "float32"), verbose=0)

@@ -193,29 +193,29 @@ class IntegerEntry(IntegerOperation):
     """Rounds real numbers to integers less their zero point.
 
     Args:
-        low: the real number of the lowest integer; None for the one on the grid.
+        pixels: (factor, offset) that make pixels of the numbers, of which 0 is the lowest integer; None where the
+            numbers are on the grid as they are.
         **kwargs: of `IntegerOperation`.
     """
 
-    arguments = ("low",)
+    arguments = ("pixels",)
 
     def numbers(self):
         lowest, highest = self.output_quantization.limits
-        step = np.float32(self.output_quantization.scale)
+        inverse = np.float32(1) / np.float32(self.output_quantization.scale)
+        factor, offset = (inverse, 0.0) if self.pixels is None else self.pixels
         return {
-            "low": np.float32(0 if self.low is None else self.low),
-            "step": step,
-            "inverse": np.float32(1) / step,
-            "lowest": np.float32(lowest),
-            "highest": np.float32(highest),
+            "factor": np.float32(factor),
+            "offset": np.float32(offset),
+            "start": np.float32(0 if self.pixels is None else lowest),
+            "low": np.float32(lowest),
+            "high": np.float32(highest),
         }
 
     def call(self, inputs):
-        number, values = self.number, ops.cast(inputs, "float32")
-        if self.low is None:  # as the runtime rounds a float input
-            return ops.clip(ops.round(values * number["inverse"]), number["lowest"], number["highest"])
-        steps = ops.round((values - number["low"]) / number["step"])
-        return ops.clip(steps, 0.0, number["highest"] - number["lowest"]) + number["lowest"]
+        number = self.number  # in the order of `PixelScale.pixels` and of the runtime, so that ties fall to one side
+        values = ops.round(ops.cast(inputs, "float32") * number["factor"] + number["offset"])
+        return self.clamp(values + number["start"])
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, dtype="float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.graph import Graph as KerasGraph
 from keras_mobilenets.graph import Node
@@ -75,14 +76,29 @@ class IntegerView:
                 args, kwargs = node.substitute(values.__getitem__)
                 values[node] = args[0] if role_of(node.layer) is Role.TRAINING else node.layer(*args, **kwargs)
             elif isinstance(node.layer, Quantizer) and node.inputs[0] in values:
-                index = next(starts)
-                own = {"low": node.layer.low if isinstance(node.layer, InputQuant) else None}
-                self.builder.values[index] = self._border(IntegerEntry, graph, index, own)(values[node.inputs[0]])
+                index, (source, pixels) = next(starts), self._picture(node)
+                own = {"pixels": pixels}
+                self.builder.values[index] = self._border(IntegerEntry, graph, index, own)(values[source])
         inputs, ends = keras.tree.map_structure(inputs.__getitem__, twin.inputs), self.builder.run()
         before = in_front_of_softmax(graph)
         logits = [before.get(index, index) for index in ends]
         outputs = keras.tree.pack_sequence_as(twin.outputs, self._real(graph, ends))
         return keras.Model(inputs, outputs), keras.Model(inputs, self._real(graph, logits)) if before else None
+
+    def _picture(self, node: Node) -> tuple[Node, tuple[Any, Any] | None]:
+        """What a quantizer's integers are rounded from, and (factor, offset) that make pixels of it.
+
+        As a file does, from the picture itself, unless that is brought to size: half a pixel, which resized pictures
+        are full of, would fall to either side once it has been scaled.
+        """
+        source, layer = node.inputs[0], node.layer
+        if not isinstance(layer, InputQuant):
+            return source, None
+        scale, offset = 1.0, 0.0
+        front = next((one for one in self.deployment.fronts.values() if one.end is source), None)
+        if front is not None and not front.sizing:
+            source, (scale, offset) = front.start, front.affine
+        return source, tuple((np.asarray(one) / layer.scale).tolist() for one in (scale, offset - layer.low))
 
     def _real(self, graph: Graph, indices: list[int]) -> list[Any]:
         return [
