@@ -62,9 +62,12 @@ class Run:
 
 def hindrance(model: QuantizedModel) -> str | None:
     """Why the file cannot be expected to answer as the model is evaluated; None where it can."""
-    if any(getattr(layer, "kernel_range", None) is not None for layer in model.layers):
+    if model.inexact_reason is not None:
+        return model.inexact_reason
+    tensors = model.integer_graph().tensors
+    if any(tensor.dtype == "int16" and tensor.is_constant for tensor in tensors):
         return "its kernels are on the grids of another file; this one's have a symmetric grid for each channel"
-    return model.inexact_reason
+    return "its feature maps are uint8, and this file's int8" if model.settings.unsigned else None
 
 
 def differences(found: parity.Parity) -> tuple[str, ...]:
