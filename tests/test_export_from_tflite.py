@@ -91,8 +91,7 @@ def test_quantized_model_is_the_file(exported, tmp_path):
     _, path = exported
     twin = from_tflite(path, quantized=True)
     assert is_quantized(twin)
-    report = export_tflite(twin, tmp_path / "again.tflite", verify=images(8), verbose=False)
-    assert report.inexact is None and report.parity.equal == report.parity.images
+    export_tflite(twin, tmp_path / "again.tflite", verify=images(8), verbose=False)
     pixels = np.rint((images(32) + 1) * 127.5).astype(np.uint8)
     expected = TFLiteModel(path).predict(pixels)
     np.testing.assert_array_equal(twin.predict(pixels / np.float32(127.5) - 1, verbose=0), expected)

@@ -16,9 +16,9 @@ from keras_mobilenets.layers.convolution import Conv2D, convolve
 from keras_mobilenets.quantization.grid import (
     fake_quant,
     fake_quant_kernel,
-    fake_quant_of_operations,
     grid_around,
     kernel_scale,
+    straight_through,
 )
 
 LORA = ("lora_rank", "lora_alpha")  # of weights beside a kernel, which a copy has in its kernel
@@ -116,7 +116,9 @@ class QuantKernel(keras.layers.Layer):
             if np.ndim(low) == 0:
                 return fake_quant(kernel, low, high)
             shape = [1 if axis in self.kernel_axes else size for axis, size in enumerate(kernel.shape)]
-            return fake_quant_of_operations(kernel, *(np.reshape(end, shape).astype("float32") for end in (low, high)))
+            step, first = (np.float32(np.reshape(one, shape)) for one in (self.kernel_step, low / self.kernel_step))
+            integers = ops.clip(ops.round(kernel / step), np.rint(first), np.rint(first) + np.float32(255))
+            return straight_through(integers * step, kernel)
         return fake_quant_kernel(kernel, self.kernel_axes, self.weight_bits)
 
     def linear(self, inputs: Any, kernel: Any) -> Any:
