@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 _BELOW_SIX = 6.0 * (1.0 - 1e-6)
@@ -130,3 +131,16 @@ def fake_quant_kernel(kernel: Any, axes: tuple[int, ...], bits: int = 8) -> Any:
     """
     scale = ops.stop_gradient(kernel_scale(kernel, axes, bits))
     return straight_through(ops.round(kernel / scale) * scale, kernel)
+
+
+def rounding(bias: Any, unit: Any) -> Any:
+    """What rounding a bias to multiples of `unit` adds to it; 0 where there is no unit."""
+    known = unit > 0
+    bias, unit = ops.stop_gradient(bias), ops.stop_gradient(ops.where(known, unit, 1.0))
+    return ops.where(known, ops.round(bias / unit) * unit - bias, 0.0)
+
+
+def fake_quant_channels(kernel: Any, low: Any, steps: Any) -> Any:
+    """Rounds a kernel to grids of 256 values that begin at `low`, in shapes that broadcast to the kernel's."""
+    step, first = np.float32(steps), np.rint(np.float32(low / steps))
+    return straight_through(ops.clip(ops.round(kernel / step), first, first + np.float32(255)) * step, kernel)

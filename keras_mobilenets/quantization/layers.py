@@ -15,10 +15,11 @@ from keras_mobilenets.layers import BatchNormalization
 from keras_mobilenets.layers.convolution import Conv2D, convolve
 from keras_mobilenets.quantization.grid import (
     fake_quant,
+    fake_quant_channels,
     fake_quant_kernel,
     grid_around,
     kernel_scale,
-    straight_through,
+    rounding,
 )
 
 LORA = ("lora_rank", "lora_alpha")  # of weights beside a kernel, which a copy has in its kernel
@@ -80,16 +81,10 @@ class QuantKernel(keras.layers.Layer):
         quantizer = self._quantizer()
         if quantizer is None:
             return None
+        scales = ops.reshape(kernel_scale(ops.cast(self.kernel, "float32"), self.kernel_axes, self.weight_bits), (-1,))
         if self.kernel_range is not None:
-            steps = np.broadcast_to(self.kernel_step, int(np.prod(self._channels)))
-            return quantizer.scale * ops.convert_to_tensor(steps, "float32")
-        scales = kernel_scale(ops.cast(self.kernel, "float32"), self.kernel_axes, self.weight_bits)
-        return quantizer.scale * ops.reshape(scales, (-1,))
-
-    @property
-    def _channels(self) -> list[int]:
-        """The sizes of the kernel's axes of output channels."""
-        return [size for axis, size in enumerate(self.kernel.shape) if axis not in self.kernel_axes]
+            scales = ops.convert_to_tensor(np.broadcast_to(self.kernel_step, scales.shape), "float32")
+        return quantizer.scale * scales
 
     @property
     def kernel_step(self) -> Any:
@@ -116,9 +111,7 @@ class QuantKernel(keras.layers.Layer):
             if np.ndim(low) == 0:
                 return fake_quant(kernel, low, high)
             shape = [1 if axis in self.kernel_axes else size for axis, size in enumerate(kernel.shape)]
-            step, first = (np.float32(np.reshape(one, shape)) for one in (self.kernel_step, low / self.kernel_step))
-            integers = ops.clip(ops.round(kernel / step), np.rint(first), np.rint(first) + np.float32(255))
-            return straight_through(integers * step, kernel)
+            return fake_quant_channels(kernel, *(np.reshape(one, shape) for one in (low, self.kernel_step)))
         return fake_quant_kernel(kernel, self.kernel_axes, self.weight_bits)
 
     def linear(self, inputs: Any, kernel: Any) -> Any:
@@ -330,13 +323,6 @@ class QuantReLU(keras.layers.ReLU):
 
     def call(self, inputs, training=None):
         return inputs if training else super().call(inputs)
-
-
-def rounding(bias: Any, unit: Any) -> Any:
-    """What rounding a bias to multiples of `unit` adds to it; 0 where there is no unit."""
-    known = unit > 0
-    bias, unit = ops.stop_gradient(bias), ops.stop_gradient(ops.where(known, unit, 1.0))
-    return ops.where(known, ops.round(bias / unit) * unit - bias, 0.0)
 
 
 def _nothing() -> None:
