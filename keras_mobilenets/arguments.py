@@ -32,7 +32,7 @@ def check_sizes(**arguments: Any) -> None:
     """Refuses what is neither an integer > 0 nor a pair of them."""
     for name, value in arguments.items():
         if isinstance(value, Integral):
-            check_integers("(0, inf)", **{name: value})
+            _check("(0, inf)", Integral, "an integer ", False, {name: value})
         pair = value if isinstance(value, tuple | list) and len(value) == 2 else (None,)
         if not isinstance(value, Integral) and not all(isinstance(one, Integral) and int(one) > 0 for one in pair):
             raise ValueError(f"`{name}` must be an integer > 0 or a pair of them. Received: {name}={value!r}")

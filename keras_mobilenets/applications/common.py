@@ -44,7 +44,8 @@ def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, **dr
             "keras.config.set_image_data_format('channels_last') first."
         )
     check_numbers("(0, inf)", alpha=alpha)
-    check_numbers("[0, 1)", **dropout)
+    for name, rate in dropout.items():
+        check_numbers("[0, 1)", **{name: rate})  # type: ignore[arg-type]  # a rate, and never `optional`
     check_choice((None, "avg", "max"), pooling=pooling)
     is_path = isinstance(weights, str | os.PathLike) and user_path(weights).exists()
     if weights not in (None, "imagenet") and not is_path:

@@ -92,7 +92,7 @@ def stored_layers(path: str, layers: list[keras.layers.Layer]) -> Iterator[tuple
         raise
     except Exception as error:  # each reader has errors of its own
         raise ValueError(f"{path} is truncated or corrupt: download or copy it again. ({error})") from error
-    blocks = sorted({tuple(map(int, found.groups())) for key in tensors if (found := re.match(_BLOCK, key))})
+    blocks = sorted({tuple(map(int, match.groups())) for key in tensors if (match := re.match(_BLOCK, key))})
     if not blocks or "conv_stem.weight" not in tensors:
         raise ValueError(f"{path} is not a MobileNetV4 of timm. It begins with {', '.join(list(tensors)[:3])}.")
     _check_origin(path, layers)

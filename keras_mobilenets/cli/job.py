@@ -117,7 +117,9 @@ class Job:
                 self.data = self._load()
             self.task = TASKS[settings.task].of(self.data, self.recipe, settings.alpha)
             if settings.anchors is not None:
-                self.task = dataclasses.replace(self.task, anchors=named_anchors(settings.anchors))
+                self.task = dataclasses.replace(  # type: ignore[type-var]  # of detection, see `cli.checks`
+                    self.task, anchors=named_anchors(settings.anchors)
+                )
             for line in self.task.examine(self.data.targets(EXAMINED)):
                 progress.console.print(f"  {line}")
             self.teacher = self._teacher()

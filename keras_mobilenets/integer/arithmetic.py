@@ -241,7 +241,8 @@ def number_line(config: dict[str, Any]) -> dict[str, Any] | None:
     if config["kernels"] != "xnnpack" or constant is None or np.size(constant) > 1:
         return None
     inputs, output = [Quantization(**one) for one in config["inputs"]], Quantization(**config["output"])
-    numbers = fixed_point.xnnpack_add_numbers(*(one.scale for one in inputs), output.scale)
+    left, right = (one.scale for one in inputs)
+    numbers = fixed_point.xnnpack_add_numbers(left, right, output.scale)
     first, last = inputs[1 - place].limits
     low, high = output.clamp(config["activation"])
     values, number = np.arange(first, last + 1), np.ravel(constant).astype(int)

@@ -47,7 +47,7 @@ class Written:
     def __init__(self, file: Graph, model: keras.Model, pairs: Pairs):
         self.file = file
         self.steps: dict[str, Step] = {name: found for found, step in pairs for name in step.names}
-        self.configs: dict[str, QuantizeConfig] = {}
+        self.configs: dict[str | type, QuantizeConfig] = {}
         self.input_range: Any = (-1.0, 1.0)
         self._readers, self._partners = _readers(pairs), dict(pairs)
         self._nodes: dict[Step, Node] = {}
@@ -114,9 +114,11 @@ class Written:
             if step.constant:
                 layers.insert(0, Scaling(1.0, step.constant, name=f"{name}_sum"))
             else:  # the convolution adds it
-                layer, norm = self._own_layers(self._partners[step.sources[0]])
+                gate = step.sources[0]
+                assert gate is not None
+                layer, norm = self._own_layers(self._partners[gate])
                 bias = norm.beta if norm is not None else layer.bias
-                bias.assign(bias + step.sources[0].offset)
+                bias.assign(bias + gate.offset)
         elif step.kind == "scale":
             layers = [Scaling(step.constant, name=f"{name}_times_{step.operator.index}")]
         node = self._insert(layers, sources)
@@ -125,7 +127,8 @@ class Written:
 
     def _insert(self, layers: list[Any], sources: list[Node]) -> Node:
         """Adds layers one behind the other, behind all sources; gives the last node."""
-        given, place = sources if len(sources) > 1 else sources[0], max(map(self._graph.nodes.index, sources))
+        given: Any = sources if len(sources) > 1 else sources[0]
+        place = max(map(self._graph.nodes.index, sources))
         for number, layer in enumerate(layers, 1):
             given = Node(layer, (given,), tensor=sources[0].tensor)
             self._graph.nodes.insert(place + number, given)

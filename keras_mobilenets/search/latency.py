@@ -46,7 +46,7 @@ class Block:
 
     operation: str
     input_shape: tuple[int, ...]
-    layers: tuple[tuple[type, dict[str, Any]], ...]
+    layers: tuple[tuple[type[keras.layers.Layer], dict[str, Any]], ...]
 
     @property
     def key(self) -> tuple[str, str]:

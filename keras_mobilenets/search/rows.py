@@ -80,6 +80,7 @@ def _v4(model: keras.Model, flat: dict[str, Any]) -> list[str]:
     network = next(one for one in networks if len(one.table) == count and _is_of(one, blocks))
     rows = []
     for index, row in enumerate(network.table):
+        words: tuple[Any, ...]
         name = f"block_{index}"
         if isinstance(row, tables.UIB):
             one = blocks[name]

@@ -84,7 +84,7 @@ class Channels:
         return self._root(self._axes[layer][0])
 
     def _group(self, node: Node, sources: list[str]) -> str:
-        shape = getattr(node.tensor, "shape", (None,))
+        shape: tuple[Any, ...] = getattr(node.tensor, "shape", (None,))
         alike = all(source.tensor is not None and source.tensor.shape[-1] == shape[-1] for source in node.inputs)
         layer, own = node.layer, sources[0] if sources else node.name
         if isinstance(layer, MAKING) and getattr(layer, "groups", 1) == 1:
@@ -120,8 +120,9 @@ class Channels:
     def groups_of(self, layer: str, array: np.ndarray) -> list[str | None]:
         """For each axis of one of a layer's arrays the group whose channels it counts, None for pixels of a kernel."""
         read, own = self.into(layer), self.of(layer)
+        both: list[str | None] = [read, own]
         if array.ndim < 4:
-            return [read, own][-array.ndim :]
+            return both[-array.ndim :]
         depthwise = isinstance(self.flat.get_layer(layer), keras.layers.DepthwiseConv2D)
         return [None, None, own, None] if depthwise else [None, None, read, own]
 
@@ -222,7 +223,7 @@ class Channels:
             result[name] = []
             for array in arrays:
                 for axis, group in enumerate(self.groups_of(name, array)):
-                    if group in kept:
+                    if group is not None and group in kept:
                         array = np.take(array, kept[group], axis)
                 result[name].append(array)
         return result
@@ -235,7 +236,7 @@ class Channels:
             for array in arrays:
                 mask = np.ones_like(array)
                 for axis, group in enumerate(self.groups_of(name, array)):
-                    if group in kept:
+                    if group is not None and group in kept:
                         cut = np.setdiff1d(np.arange(array.shape[axis]), kept[group])
                         mask[(slice(None),) * axis + (cut,)] = 0
                 result[name].append(mask)
