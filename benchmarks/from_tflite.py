@@ -24,8 +24,7 @@ import numpy as np
 from keras_mobilenets.data import read_image
 from keras_mobilenets.interop import from_tflite
 from keras_mobilenets.tflite import TFLiteModel, read_tflite
-from keras_mobilenets.tflite.edit.endings import without_choice
-from keras_mobilenets.tflite.edit.endings import in_front_of_softmax
+from keras_mobilenets.tflite.edit.endings import in_front_of_softmax, without_choice
 from keras_mobilenets.tflite.edit.slim import pack
 from keras_mobilenets.tflite.file import Graph, unpack
 from keras_mobilenets.tflite.runner import make_interpreter
