@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import os
 import sys
@@ -20,6 +21,9 @@ if sys.version_info < (3, 12):  # as later ones do by themselves: TensorFlow ask
 import keras
 import numpy as np
 import pytest
+
+gc.freeze()  # what is imported stays; and tracing makes many objects of which few are garbage: 5 % of all time
+gc.set_threshold(100_000, 20, 50)
 
 TESTDATA = "KERAS_MOBILENETS_TESTDATA"
 # Files that take longest, begun first, so that no process is left alone with one at the end.

@@ -19,6 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_detection_data import write_coco, write_csv, write_voc, write_yolo
+from test_segmentation_data import photo, picture
 
 from keras_mobilenets import export_tflite
 from keras_mobilenets.applications.weights import load_weights
@@ -28,8 +30,6 @@ from keras_mobilenets.layers import DepthwiseSeparableConv
 from keras_mobilenets.serialization import load_model
 from keras_mobilenets.tflite import audit
 from keras_mobilenets.tflite.labels import parse_labels
-from tests.test_detection_data import write_coco, write_csv, write_voc, write_yolo
-from tests.test_segmentation_data import photo, picture
 
 FILES = [20, pytest.param(500, marks=pytest.mark.slow)]  # of each reader
 SECONDS = 10  # of processor time for one file; whole ones take less than 1

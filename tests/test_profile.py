@@ -157,7 +157,8 @@ def test_squeeze_excite_and_classifier_are_told_by_their_place():
 @pytest.mark.parametrize(
     ("name", "quantize"),
     [
-        *[("V1", None), ("V1", "float16"), ("V1", "int8")],
+        *[("V1", None), ("V1", "int8")],
+        pytest.param("V1", "float16", marks=pytest.mark.slow),
         *[pytest.param(name, "int8", marks=pytest.mark.slow) for name in ("V2", "V3")],
     ],
 )

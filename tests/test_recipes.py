@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from runs import slow_but
 
 from keras_mobilenets.layers import inline
 from keras_mobilenets.quantization import quantize_model
@@ -86,7 +87,7 @@ def test_smoothed_labels_are_those_of_the_formula():
     assert model.evaluate(images, labels, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)  # float32
 
 
-@pytest.mark.parametrize("soft_labels", [False, True])
+@pytest.mark.parametrize("soft_labels", slow_but([False, True], True))
 def test_a_model_is_saved_with_its_loss(soft_labels, tmp_path):
     layers = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Dense(3, activation="softmax")])

@@ -77,8 +77,9 @@ class Front:
             for node in nodes:
                 values = _at_inference(node, values)
             parts.append(keras.ops.convert_to_numpy(keras.ops.cast(values, "float32")))
-        restored = (np.concatenate(parts) - np.asarray(offset, "float32")) / np.asarray(scale, "float32")
-        return restored.astype("float32")
+        # In the order of `PixelScale.pixels`, so that halves of pixels, as padding by 0 in [-1, 1], fall to one side.
+        std, mean = 1 / np.asarray(scale, float), -np.asarray(offset, float) / np.asarray(scale, float)
+        return np.concatenate(parts) * std.astype("float32") + mean.astype("float32")
 
 
 def fronts_of(graph: Graph, stays_float: Callable[[Node], bool] = lambda node: False) -> dict[Node, Front]:

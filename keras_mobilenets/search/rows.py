@@ -29,7 +29,7 @@ def table_rows(model: keras.Model) -> str:
     STEM_FILTERS = 16
     TABLE = (
         Row(1, 8, 1, 1),
-        Row(32 / 8, 16, 1, 2),
+        Row(4, 16, 1, 2),
     ...
     """
     flat = {layer.name: layer for layer in inline(model).layers}
