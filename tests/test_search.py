@@ -117,6 +117,8 @@ def test_a_network_that_branches_is_refused():
     branched = keras.Model(inputs, keras.layers.Add()([keras.layers.ReLU()(inputs), inputs]))
     with pytest.raises(ValueError, match="must be a chain"):
         Chain(branched)
+    with pytest.raises(ValueError, match="must be functional"):
+        Chain(keras.Sequential([inputs, keras.layers.Conv2D(8, 1)]))
 
 
 def test_proposals_stand_on_the_edges_of_the_staircase():

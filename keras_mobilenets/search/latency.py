@@ -82,6 +82,11 @@ class Chain:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        if isinstance(model, keras.Sequential):
+            raise ValueError(
+                "`model` must be functional: keras.Model(model.inputs, model.outputs). Received: a Sequential, "
+                f"{model.name!r}"
+            )
         self.channels = Channels(model)
         nodes = Graph.of(model).nodes
         for before, node in itertools.pairwise(nodes):
@@ -155,7 +160,8 @@ class LatencyTable:
     Example:
 
     >>> table = LatencyTable()
-    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3), keras.layers.Conv2D(8, 1)])
+    >>> image = keras.Input((8, 8, 3))
+    >>> model = keras.Model(image, keras.layers.Conv2D(8, 1)(keras.layers.Conv2D(8, 3)(image)))
     >>> table.latency_ms(model) > 0, len(table)  # two blocks, and what a call costs
     (True, 3)
     """
