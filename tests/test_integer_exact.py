@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from runs import slow_but
 
@@ -112,6 +113,16 @@ def test_inference_is_the_files(pair):
     in_batch = keras.tree.flatten(quantized.predict(images[:3], verbose=0))
     for called, predicted in zip(keras.tree.flatten(quantized(images[:3])), in_batch, strict=True):
         np.testing.assert_array_equal(called, predicted)
+
+
+@pytest.mark.parametrize("pair", ["u_net"], indirect=True)
+def test_a_function_of_somebody_else_is_traced_exactly_where_asked(pair):
+    quantized, images, _ = pair
+    with quantized.exactly():
+        traced = tf.function(quantized).get_concrete_function(tf.TensorSpec(images.shape))
+    np.testing.assert_array_equal(traced(tf.constant(images)), quantized.predict(images, verbose=0))
+    outside = tf.function(quantized).get_concrete_function(tf.TensorSpec(images.shape))
+    assert not np.array_equal(outside(tf.constant(images)), quantized.predict(images, verbose=0))
 
 
 @pytest.mark.parametrize("pair", ["u_net"], indirect=True)

@@ -19,6 +19,7 @@ from keras_mobilenets.search.netadapt import proposals
 from keras_mobilenets.search.page import front
 from keras_mobilenets.search.student import Student
 from keras_mobilenets.search.widths import Channels, give, weights_of
+from keras_mobilenets.training import build_classifier
 
 SIZE, STAIR = 32, 16
 BUILDERS = slow_but(
@@ -129,6 +130,10 @@ def test_proposals_stand_on_the_edges_of_the_staircase():
     assert found["Conv_1"].width == 1264 and found["Conv_1"].latency_ms == pytest.approx(now - 0.1)
     assert all(one.latency_ms <= now - 0.05 for one in found.values())
     assert not any(chain.channels.ambiguous({one.group: one.width}) for one in found.values())
+    small = Chain(
+        build_classifier("MobileNetV2", image_size=32, classes=2, alpha=0.35)
+    )  # blocks that lost their stride
+    assert proposals(small, table, {}, limit_ms=table.sum(small.blocks()) - 0.05)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import time
@@ -235,6 +236,10 @@ def _compiled(model: Any) -> Callable[[np.ndarray], np.ndarray]:
         return model.predict_on_batch
     import tensorflow as tf
 
+    from keras_mobilenets.quantization import QuantizedModel
+
     signature = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
     function = tf.function(lambda images: model(images, training=False), input_signature=[signature], autograph=False)
-    return lambda images: keras.tree.map_structure(np.asarray, function(images))
+    with model.exactly() if isinstance(model, QuantizedModel) else contextlib.nullcontext():
+        traced = function.get_concrete_function()
+    return lambda images: keras.tree.map_structure(np.asarray, traced(tf.cast(images, tf.float32)))

@@ -17,7 +17,8 @@ class ExactInference:
 
     `predict`, `evaluate`, the validation of `fit` and calls with concrete arrays look first whether weights or ranges
     have changed, and take them over if so. A function that somebody else traces (`tf.function`, `jax.jit`, a model
-    around this one, an export) could not: there, as in training, the forward is the fake-quantized one.
+    around this one, an export) could not: there, as in training, the forward is the fake-quantized one, unless it is
+    traced inside of `exactly`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -79,7 +80,7 @@ class ExactInference:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._exactness.inside or kwargs.get("training") or not _is_concrete((args, kwargs)):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        with self._exactly():
+        with self.exactly():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
@@ -88,23 +89,30 @@ class ExactInference:
         return super().call(inputs, training=training, mask=mask)  # type: ignore[misc]
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        with self._exactly():
+        with self.exactly():
             return super().predict(*args, **kwargs)  # type: ignore[misc]
 
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        with self._exactly():
+        with self.exactly():
             return super().predict_on_batch(*args, **kwargs)  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        with self._exactly():
+        with self.exactly():
             return super().evaluate(*args, **kwargs)  # type: ignore[misc]
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        with self._exactly():
+        with self.exactly():
             return super().test_on_batch(*args, **kwargs)  # type: ignore[misc]
 
     @contextlib.contextmanager
-    def _exactly(self) -> Iterator[None]:
+    def exactly(self) -> Iterator[None]:
+        """Inside of it a function that somebody else traces computes in integers, too: in those of now, for good.
+
+        Example:
+
+        >>> with quantized.exactly():  # doctest: +SKIP
+        ...     function = tf.function(quantized).get_concrete_function(tf.TensorSpec((None, 96, 96, 3)))
+        """
         state = self._exactness
         before, state.inside = state.inside, state.is_ready(self)
         if (state.inside and state.compiled is not state.view) or (not state.inside and state.compiled is not None):

@@ -190,13 +190,20 @@ class Channels:
         return config
 
     def ambiguous(self, widths: Mapping[str, int]) -> bool:
-        """Whether a block without residual connection would get one from a builder, by widths that happen to agree."""
+        """Whether a block without residual connection would get one from a builder, by widths that come to agree.
+
+        Those of networks for small pictures agree from the beginning, where the stride is taken away.
+        """
         blocks = [one for one in self.model.layers if isinstance(one, InvertedResidual)]
         return any(
-            self.width(widths, self.into(self._made(one)[0])) == self.width(widths, self.of(self._made(one)[-1]))
+            self._keeps_width(one, widths) and not self._keeps_width(one, {})
             for one in blocks
             if one.strides == 1 and one.add is None and one.expansion is not None
         )
+
+    def _keeps_width(self, block: Any, widths: Mapping[str, int]) -> bool:
+        first, *_, last = self._made(block)
+        return self.width(widths, self.into(first)) == self.width(widths, self.of(last))
 
     def leaving(self, layer: Any, entering: str | None) -> str | None:
         """The group that one of the model's own layers gives out, of the one that goes in; None for pixels."""
