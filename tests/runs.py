@@ -3,6 +3,7 @@
 import json
 import os
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,3 +60,15 @@ def other_python(name):
     if not os.environ.get(variable):
         pytest.skip(f"needs {name} in an environment of its own: bash tests/environments/run {name}")
     return os.environ[variable]
+
+
+class StopAt(keras.callbacks.Callback):
+    """Interrupts a training after so many steps."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations == self.step:
+            raise KeyboardInterrupt

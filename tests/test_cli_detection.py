@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from runs import RUN_FILES
+from runs import RUN_FILES, StopAt
 from test_cli import call
 
 from keras_mobilenets.data import load_detection
@@ -120,11 +120,6 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(pictures, tmp_path)
     task = Detection(2, image_size=(SIZE, SIZE), alpha=0.25)
     data = load_detection(pictures, image_size=SIZE, batch_size=4)
 
-    class Stop(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.optimizer.iterations == 6:  # of 4 in an epoch
-                raise KeyboardInterrupt
-
     def trained(folder, *callbacks):
         keras.utils.set_random_seed(0)
         model = build_model("MobileNet", task, image_size=SIZE, alpha=0.25)
@@ -133,7 +128,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(pictures, tmp_path)
         return model
 
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "one", Stop())
+        trained(tmp_path / "one", StopAt(6))  # of 4 in an epoch
     resumed, whole = trained(tmp_path / "one"), trained(tmp_path / "two")
     for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)  # threads add up in any order

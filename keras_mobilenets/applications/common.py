@@ -28,7 +28,7 @@ TOTAL_STRIDE = 32
 """Each MobileNet halves its image five times, of which the first two make the stem."""
 
 
-def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, **dropout: float) -> None:
+def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, **dropout: Any) -> None:
     """Refuses what no model can be built from, before anything is built or downloaded.
 
     Args:
@@ -44,8 +44,7 @@ def check_arguments(*, alpha: float, weights: Weights, pooling: str | None, **dr
             "keras.config.set_image_data_format('channels_last') first."
         )
     check_numbers("(0, inf)", alpha=alpha)
-    for name, rate in dropout.items():
-        check_numbers("[0, 1)", **{name: rate})  # type: ignore[arg-type]  # a rate, and never `optional`
+    check_numbers("[0, 1)", **dropout)
     check_choice((None, "avg", "max"), pooling=pooling)
     is_path = isinstance(weights, str | os.PathLike) and user_path(weights).exists()
     if weights not in (None, "imagenet") and not is_path:

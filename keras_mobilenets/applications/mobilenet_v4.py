@@ -23,6 +23,7 @@ from keras_mobilenets.applications.mobilenet_v4_tables import (
     Fused,
     Network,
 )
+from keras_mobilenets.arguments import check_choice
 from keras_mobilenets.layers import MobileMQA, UniversalInvertedBottleneck, make_divisible
 
 if TYPE_CHECKING:
@@ -191,8 +192,7 @@ def _build(
     common.check_arguments(alpha=alpha, weights=weights, pooling=pooling, dropout=dropout)
     common.check_classes(classes, classifier_activation, published=False)
     image = common.image_input(input_shape, input_tensor, rho=rho, stem_stride=stem_stride, fixed_size=False)
-    if origin not in (None, "tensorflow", "timm"):
-        raise ValueError(f"`origin` must be 'tensorflow', 'timm' or None. Received: origin={origin!r}")
+    check_choice((None, "tensorflow", "timm"), origin=origin)
     is_timm = origin == "timm" or (origin is None and timm_weights.is_checkpoint(weights))
     known = (timm_weights.MOMENTUM, timm_weights.EPSILON) if is_timm else (network.momentum, network.epsilon)
     settings = {

@@ -36,23 +36,28 @@ def write_runtime(folder: Path, source: Folder | None) -> None:
         FileNotFoundError: npm is not installed, or the folder has not what is needed.
         OSError: npm could not install it.
     """
-    found = find_runtime(source)
     if source is not None:
-        _copy(Path(found), folder)
+        _copy(_packages_in(source), folder)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        _install(found, Path(scratch))
+        _install(Path(scratch))
         _check(Path(scratch) / "node_modules", "What npm installed")
         _copy(Path(scratch) / "node_modules", folder)
 
 
-def find_runtime(source: Folder | None) -> str:
-    """The folder with the packages, or npm's program; the same arguments and errors as `write_runtime`."""
-    if source is not None:
-        given = user_path(source)
-        packages = next((one for one in (given / "node_modules", given / "runtime") if one.is_dir()), given)
-        _check(packages, f"{source}")
-        return str(packages)
+def check_runtime(source: Folder | None) -> None:
+    """Refuses at once what `write_runtime` would refuse, but for npm's own failures."""
+    _npm() if source is None else _packages_in(source)
+
+
+def _packages_in(source: Folder) -> Path:
+    given = user_path(source)
+    packages = next((one for one in (given / "node_modules", given / "runtime") if one.is_dir()), given)
+    _check(packages, f"{source}")
+    return packages
+
+
+def _npm() -> str:
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError(
@@ -62,10 +67,10 @@ def find_runtime(source: Folder | None) -> str:
     return npm
 
 
-def _install(npm: str, scratch: Path) -> None:
+def _install(scratch: Path) -> None:
     wanted = [f"{package}@{version}" for package, version in PACKAGES.items()]
     options = ["--prefix", str(scratch), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    done = subprocess.run([npm, "install", *options, *wanted], capture_output=True, text=True, check=False)
+    done = subprocess.run([_npm(), "install", *options, *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
         raise OSError(f"npm could not install {' '.join(wanted)}: {reason[0]}. Offline, give --runtime FOLDER.")

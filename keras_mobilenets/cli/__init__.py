@@ -53,7 +53,8 @@ def train(
     data: Data = None,
     model: Builder = "MobileNetV3Small",
     alpha: Annotated[
-        float | None, typer.Option(callback=checks.alpha, show_default="0.5; with weights 1", help="Width multiplier.")
+        float | None,
+        typer.Option(callback=checks.positive, show_default="0.5; with weights 1", help="Width multiplier."),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -178,7 +179,7 @@ def export(
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(callback=checks.alpha, show_default="1", help="Width multiplier.", rich_help_panel=BUILDER),
+        typer.Option(callback=checks.positive, show_default="1", help="Width multiplier.", rich_help_panel=BUILDER),
     ] = None,
     minimalistic: Annotated[
         bool, typer.Option("--minimalistic", help="Of MobileNetV3.", rich_help_panel=BUILDER)
@@ -321,7 +322,7 @@ def profile(
     model: Annotated[
         str, typer.Argument(callback=checks.profiled, help="A builder's name, or a .keras or .tflite file.")
     ],
-    alpha: Annotated[float, typer.Option(callback=checks.alpha, help="Width multiplier.")] = 1.0,
+    alpha: Annotated[float, typer.Option(callback=checks.positive, help="Width multiplier.")] = 1.0,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square that a builder is asked for.")] = 224,
     minimalistic: Annotated[bool, typer.Option("--minimalistic", help="Of MobileNetV3.")] = False,
     plot: Annotated[Path | None, typer.Option(callback=checks.png_path, help="A .png file to draw.")] = None,

@@ -7,18 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_mobilenets.cli import checks
 from keras_mobilenets.cli.errors import command
 from keras_mobilenets.cli.options import BatchSize, Data, KerasFile, Pixels, Seed
 from keras_mobilenets.utils import quiet
 
 app = typer.Typer()
-
-
-def positive(value: float) -> float:
-    """A number of milliseconds, or a share."""
-    if not 0 < value < float("inf"):
-        raise typer.BadParameter(f"must be > 0, not {value:g}")
-    return value
 
 
 def share(value: float) -> float:
@@ -33,7 +27,7 @@ def share(value: float) -> float:
 def adapt(
     model: KerasFile,
     latency_ms: Annotated[
-        float, typer.Option(callback=positive, help="For one picture, in 8 bits, on one thread; see the table.")
+        float, typer.Option(callback=checks.positive, help="For one picture, in 8 bits, on one thread; see the table.")
     ],
     data: Data = None,
     output: Annotated[

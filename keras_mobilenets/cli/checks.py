@@ -29,8 +29,13 @@ def task(value: str) -> str:
     return value
 
 
-def alpha(value: float | None) -> float | None:
-    """A width multiplier."""
+def parts(path: Path) -> list[Path]:
+    """What Beam wrote in parts of a .parquet file, by the whole's name."""
+    return sorted(path.parent.glob(f"{path.stem}-*-of-*.parquet")) if path.suffix == ".parquet" else []
+
+
+def positive(value: float | None) -> float | None:
+    """A finite number, where one is given."""
     if value is not None and not 0 < value < float("inf"):
         raise typer.BadParameter(f"must be > 0, not {value:g}")
     return value

@@ -13,7 +13,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from keras_mobilenets.cli import progress
+from keras_mobilenets.cli import checks, progress
 from keras_mobilenets.cli.errors import errors
 from keras_mobilenets.cli.models import PictureModel, open_model
 from keras_mobilenets.data.images import BrokenImage, printable, read_image
@@ -25,7 +25,6 @@ from keras_mobilenets.utils import atomic_path, require
 BATCH_SIZE = 64
 DRAWN = 128  # side of a picture in pixels
 IMAGE, VECTOR = "image", "embedding"  # names in files
-PARTS = "{}-*-of-*.parquet"  # as Beam names them
 
 
 def embed(model: Path, folder: Path, output: Path, *, pixels: PixelScale | None) -> None:
@@ -155,7 +154,7 @@ def _read(path: Path) -> tuple[list[str], np.ndarray]:
             with np.load(path) as file:
                 return file[IMAGE].tolist(), file[VECTOR]
         parquet = require("pyarrow.parquet", "beam")
-        parts = [path] if path.exists() else sorted(path.parent.glob(PARTS.format(path.stem)))
+        parts = [path] if path.exists() else checks.parts(path)
         table = parquet.read_table(parts).to_pydict()
         return table[IMAGE], np.array(table[VECTOR], np.float32)
     except (KeyError, ValueError, EOFError, OSError) as error:

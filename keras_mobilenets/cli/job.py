@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 
 from keras_mobilenets import __version__
-from keras_mobilenets.apps.runtime import find_runtime
+from keras_mobilenets.apps.runtime import check_runtime
 from keras_mobilenets.apps.web import write_web
 from keras_mobilenets.cli import progress, report
 from keras_mobilenets.cli.apps import deployed
@@ -107,7 +107,7 @@ class Job:
         self.folder = folder
         self.settings = settings
         if settings.page:
-            find_runtime(self._runtime())
+            check_runtime(self._runtime())
         self.recipe = RECIPES[settings.recipe]
         with quiet():  # imports TensorFlow, on any backend
             keras.utils.set_random_seed(settings.seed)

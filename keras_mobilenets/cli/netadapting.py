@@ -14,9 +14,10 @@ from keras_mobilenets.export import export_tflite
 from keras_mobilenets.loaders import LOADERS
 from keras_mobilenets.pixels import PixelScale
 from keras_mobilenets.search import LatencyTable, netadapt, table_rows
+from keras_mobilenets.search.netadapt import PAGE_FILE
 from keras_mobilenets.tasks.saved import saved_task
 
-FILE, LATENCY_FILE = "adapted.tflite", "latency.csv"
+FILE = "adapted.tflite"
 
 
 def adapt(
@@ -44,10 +45,10 @@ def adapt(
         preprocess=lambda images: scale(images if form.channels == 3 else images @ GREY),
     )
     check_classes(form.task, pictures.class_names, data or loader.bundled)
-    table = LatencyTable(**{**measured, "path": measured["path"] or folder / LATENCY_FILE})
+    table = LatencyTable(**measured) if measured["path"] else None
     tell = progress.console.print
     adapted = netadapt(given, pictures, target_latency_ms=latency_ms, folder=folder, table=table, tell=tell, **options)
     images = {"calibration": pictures.train, "verify": pictures.val, "labels": pictures.class_names}
     normalization = (scale.mean, scale.std)
     export_tflite(adapted, folder / FILE, quantize="int8", normalization=normalization, **images)
-    tell(table_rows(adapted), f"\nLook at {folder / 'netadapt.html'}", sep="\n", markup=False)
+    tell(table_rows(adapted), f"\nLook at {folder / PAGE_FILE}", sep="\n", markup=False)

@@ -34,8 +34,7 @@ def known(value: Path) -> Path:
     """A folder of pictures, or a file that `embed` has written, whole or in parts."""
     if value.is_dir() or not value.suffix:
         return folder(value)
-    in_parts = value.suffix == ".parquet" and any(value.parent.glob(f"{value.stem}-*-of-*.parquet"))
-    return written(value if in_parts else checks.existing(value))
+    return written(value if checks.parts(value) else checks.existing(value))
 
 
 @app.command(rich_help_panel=USE, context_settings={"ignore_unknown_options": True})

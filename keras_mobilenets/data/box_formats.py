@@ -16,10 +16,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import yaml
-from PIL import Image
 
 from keras_mobilenets.data.images import printable
-from keras_mobilenets.data.layout import HELD_OUT, TRAINING, files_below, parsed, picture_files
+from keras_mobilenets.data.layout import HELD_OUT, TRAINING, files_below, is_picture, parsed, picture_files
 from keras_mobilenets.tflite.labels import read_label_list
 from keras_mobilenets.utils import user_path
 
@@ -87,9 +86,8 @@ class Files:
         if not path.exists():
             raise ValueError(f"There is no folder {printable(path)}")
         self.root = path if path.is_dir() else path.parent
-        readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
         every = files_below(self.root)
-        self.pictures = [one for one in every if one.suffix.lower() in readable]
+        self.pictures = [one for one in every if is_picture(one)]
         self.chosen = every if path.is_dir() else [path]
         self._by_name: dict[str, list[Path]] = {}
         for one in self.pictures:

@@ -113,13 +113,13 @@ def picture_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     given = user_path(folder)
     if not given.is_dir():
         raise ValueError(f"There is no folder {printable(folder)}")
-    found = tuple(path for path in files_below(given) if _is_picture(path))
+    found = tuple(path for path in files_below(given) if is_picture(path))
     if not found:
         raise ValueError(f"There is no picture in {printable(folder)}")
     return found
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
     """As far as its ending tells."""
     return not _is_junk(path.name) and Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
 
@@ -176,7 +176,7 @@ def _splits(root: Path) -> tuple[Path, Path | None]:
 def _unread(folder: Path, read: list[Path]) -> str:
     """The folders and pictures that lie beside those that are read, in one line; empty if nothing."""
     tops = {path.relative_to(folder).parts[0] for path in read}
-    others = (path for path in sorted(folder.iterdir()) if path.is_dir() or not path.exists() or _is_picture(path))
+    others = (path for path in sorted(folder.iterdir()) if path.is_dir() or not path.exists() or is_picture(path))
     names = [printable(path.name) for path in others if path.name not in tops]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{printable(folder)}: not read: {', '.join(names[:SHOWN])}{more}" if names else ""

@@ -16,8 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mobilenets.arguments import check_integers, check_numbers
 from keras_mobilenets.export import conversion
 from keras_mobilenets.search.latency import Chain, LatencyTable
+from keras_mobilenets.search.measure import LATENCY
 from keras_mobilenets.search.student import Student, copy_of
 from keras_mobilenets.search.widths import Weights, weights_of
 from keras_mobilenets.tasks import Classification, task_of
@@ -109,31 +111,22 @@ def netadapt(
     >>> adapted = netadapt(model, data, target_latency_ms=2, folder="runs/adapted")  # doctest: +SKIP
     """
     conversion.require_tensorflow()
-    _check(target_latency_ms=target_latency_ms, cut=cut, steps=steps, finalists=finalists, epochs=epochs)
+    check_numbers("(0, inf)", target_latency_ms=target_latency_ms)
+    check_numbers("(0, 1)", cut=cut)
+    check_integers("(0, inf)", steps=steps)
+    check_integers("(0, inf)", optional=True, finalists=finalists)
+    check_integers("[0, inf)", epochs=epochs)
     task = task_of(model)
     if not isinstance(task, Classification):
         raise ValueError(f"`model` must be a classifier of one softmax. Received: {model.name!r}")
     folder = user_path(folder)
     with locked(folder):
-        path = _Path(model, data, task, folder, LatencyTable(folder / "latency.csv") if table is None else table)
+        path = _Path(model, data, task, folder, LatencyTable(folder / LATENCY) if table is None else table)
         settings = {"cut": cut, "steps": steps, "finalists": finalists, "learning_rate": learning_rate}
         path.begin(settings, target_latency_ms, tell)
         while path.last.latency_ms > target_latency_ms and path.advance(tell):
             path.draw(target_latency_ms)
         return path.finish(epochs, target_latency_ms, tell)
-
-
-def _check(**given: Any) -> None:
-    """Refuses what is out of its range, by its name."""
-    ranges = {"target_latency_ms": (0.0, float("inf")), "cut": (0.0, 1.0), "steps": (0, float("inf"))}
-    for name, (low, high) in ranges.items():
-        if not low < given[name] < high:
-            shown = f"in ({low:g}, {high:g})" if high < float("inf") else "> 0"
-            raise ValueError(f"`{name}` must be {shown}. Received: {name}={given[name]!r}")
-    if given["finalists"] is not None and given["finalists"] < 1:
-        raise ValueError(f"`finalists` must be > 0 or None. Received: finalists={given['finalists']!r}")
-    if given["epochs"] < 0:
-        raise ValueError(f"`epochs` must be >= 0. Received: epochs={given['epochs']!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +242,7 @@ class _Path:
             weights = _read(path)
             return float(weights.pop("accuracy")[0]), weights
         weights = self.student.tuned(widths, self.weights, epoch=number, steps=self.settings["steps"])
-        accuracy = self.student.score(self.student.narrowed(widths, weights))
+        accuracy = self.student.score(self.chain.channels.narrowed(widths, weights))
         _write(path, {**weights, "accuracy": [np.array(accuracy)]})
         return accuracy, weights
 
@@ -263,7 +256,7 @@ class _Path:
 
     def finish(self, epochs: int, target: float, tell: Callable[[str], None]) -> keras.Model:
         """The narrower network, fine-tuned for longer, with its page."""
-        adapted = self.student.narrowed(self.last.widths, self.weights)
+        adapted = self.chain.channels.narrowed(self.last.widths, self.weights)
         if epochs:
             freeze_normalization(adapted)
             checkpoint = Checkpoint(self.folder / TRAINING / f"{len(self.steps)}-{epochs}")

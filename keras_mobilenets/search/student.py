@@ -96,28 +96,17 @@ class Student:
         said = _log_softmax(self._trained.student.predict(self._pictures, verbose=0))
         return float((np.exp(self._said) * (self._said - said)).sum(-1).mean())
 
-    def narrowed(self, widths: Mapping[str, int], weights: Weights) -> keras.Model:
-        """The narrower network, with the weights that are left."""
-        model = self.channels.rebuilt(widths)
-        give(model, self.channels.sliced(weights, self.channels.kept(self.channels.counts(model), weights)))
-        return model
-
     def score(self, model: keras.Model) -> float:
-        """The task's headline of the held-out pictures, by the integer file of a network."""
+        """The task's headline of the held-out pictures, by a network's file as post-training quantization makes it."""
         batches = itertools.islice(self.data.train_from(0), -(-CALIBRATED // self.data.batch_size))
         images = np.concatenate([np.asarray(images) for images, _ in batches])[:CALIBRATED]
-        return quantized_score(model, images, self.data, self.task)
-
-
-def quantized_score(model: keras.Model, images: np.ndarray, data: TrainingData, task: Task) -> float:
-    """The task's headline of the held-out pictures, by the file that post-training quantization makes of a network."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of lost answers: that is what is measured
-        path = Path(folder) / "model.tflite"
-        options: dict[str, Any] = {"calibration": images, "verify": images[:VERIFIED]}
-        export_tflite(model, path, quantize="int8", verbose=False, **options)
-        found = held_out_score(TFLiteModel(path).predict, data, task)[task.headline]
-    return float(found or 0.0)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of lost answers: that is what is measured
+            path = Path(folder) / "model.tflite"
+            options: dict[str, Any] = {"calibration": images, "verify": images[:VERIFIED]}
+            export_tflite(model, path, quantize="int8", verbose=False, **options)
+            found = held_out_score(TFLiteModel(path).predict, self.data, self.task)[self.task.headline]
+        return float(found or 0.0)
 
 
 class _Masked(keras.constraints.Constraint):

@@ -171,6 +171,12 @@ class Channels:
 
         return keras.models.clone_model(self.model, clone_function=clone)
 
+    def narrowed(self, widths: Mapping[str, int], weights: Weights) -> keras.Model:
+        """The narrower network, with the weights that are left."""
+        model = self.rebuilt(widths)
+        give(model, self.sliced(weights, self.kept(self.counts(model), weights)))
+        return model
+
     def config(self, layer: Any, widths: Mapping[str, int]) -> dict[str, Any]:
         """The configuration of one of the model's own layers, with its new widths."""
 
@@ -295,7 +301,4 @@ def narrow(model: keras.Model, widths: Mapping[str, int]) -> keras.Model:
             raise ValueError(f"`widths` must name one of {list(channels.sizes)}. Received: {name!r}")
         if not 1 <= width <= channels.sizes[name]:
             raise ValueError(f"`widths` of {name!r} must be from 1 to {channels.sizes[name]}. Received: {width}")
-    narrower = channels.rebuilt(widths)
-    weights = weights_of(model)
-    give(narrower, channels.sliced(weights, channels.kept(channels.counts(narrower), weights)))
-    return narrower
+    return channels.narrowed(widths, weights_of(model))
